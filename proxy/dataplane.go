@@ -1,0 +1,70 @@
+package proxy
+
+import (
+	"context"
+	"time"
+)
+
+// Dataplane makes the kernel serve snapshots of one IP family. It is not safe for concurrent use.
+type Dataplane interface {
+	// Apply returns nil only if the kernel now serves want, but for the ServicePorts that the
+	// report sets aside, and nothing of ours that want does not name. It may be called again with
+	// the same snapshot, and after an error with a newer one; connections that both the old and the
+	// new state allow survive it.
+	Apply(ctx context.Context, want *Snapshot) (Report, error)
+
+	// Resync makes the next Apply distrust what earlier ones recorded about the kernel.
+	Resync(reason string)
+}
+
+// Watcher is a Dataplane that can notice that somebody else changed what it owns.
+type Watcher interface {
+	// Watch calls doubt, from its own goroutine, with a reason whenever the kernel may no longer
+	// hold what was applied, until ctx ends. Its owner then calls Resync and Apply.
+	Watch(ctx context.Context, doubt func(reason string)) error
+}
+
+// Report is what an Apply did. After an error it holds what is known.
+type Report struct {
+	// Again, when not 0, asks for another Apply after that time even if nothing changes.
+	Again time.Duration
+
+	// SetAside lists the ServicePorts that the kernel refused and that are not served, for as long as
+	// that lasts, not only when it is found.
+	SetAside []SetAside
+
+	// Full says that everything was written, not only a difference.
+	Full bool
+
+	// Tables counts the mode's objects by table or kind of object.
+	Tables []TableCount
+}
+
+// SetAside is a ServicePort that could not be applied, and why.
+type SetAside struct {
+	Name ServicePortName
+	Err  error
+}
+
+// TableCount says how many objects (rules, elements, servers) of ours a table holds and how many of
+// them this Apply wrote.
+type TableCount struct {
+	Table           string
+	Objects, Writes int
+}
+
+// Mode is one way to program the kernel.
+type Mode interface {
+	// Name is the value of --mode that selects it.
+	Name() string
+
+	// Supported says why this node cannot run the mode in that family, naming what is missing.
+	Supported(ctx context.Context, family Family) error
+
+	// New makes the dataplane of a family. It does not touch the kernel.
+	New(family Family) (Dataplane, error)
+
+	// Cleanup removes every trace of the mode in both families. It works without New and is
+	// harmless where there is nothing to remove.
+	Cleanup(ctx context.Context) error
+}
