@@ -1,0 +1,66 @@
+# Everything runs as root on Debian or Ubuntu with Go; what else is needed is installed by `make deps`.
+# All that tests and demo do to the network happens in network namespaces that they make and remove.
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+MODE     ?= iptables
+FUZZTIME ?= 10s
+PATH     := $(PATH):/usr/sbin:/sbin
+
+# program:package
+DEMO_DEPS := iptables:iptables
+TEST_DEPS := $(DEMO_DEPS) nft:nftables etcd:etcd-server ip:iproute2 conntrack:conntrack gcc:gcc
+
+# The packages of all suites but the cluster one.
+PACKAGES = $(shell $(GO) list ./... | grep -v /e2e/cluster)
+
+.PHONY: all build lint test kernel cluster demo fuzz deps clean help
+.SILENT:
+
+all: build lint test ## build, lint and test
+
+build: ## bin/sluice
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/sluice ./cmd/sluice
+
+lint: ## go vet and golangci-lint
+	$(GO) vet ./...
+	$(GO) tool -modfile=hack/tools/go.mod golangci-lint run ./...
+
+test: deps apiserver ## every suite, with the race detector; a skipped test is a failed one
+	$(GO) run ./hack/testsum \
+		-suite 'unit, property and kernel: -race $(PACKAGES)' \
+		-suite 'cluster: ./e2e/cluster/...'
+
+kernel: deps ## only what needs the kernel: scenarios packet by packet, golden files loaded for real
+	$(GO) run ./hack/testsum -suite 'kernel: -run Kernel $(PACKAGES)'
+
+cluster: deps apiserver ## only the cluster suite: a real API server, the real binary, real packets
+	$(GO) run ./hack/testsum -suite 'cluster: ./e2e/cluster/...'
+
+demo: build ## see Sluice work in private namespaces; MODE=iptables
+	hack/deps $(DEMO_DEPS)
+	$(GO) run ./e2e/demo -mode $(MODE) -sluice bin/sluice
+
+fuzz: ## every fuzz target for FUZZTIME=10s
+	for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "$$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done
+
+deps: ## install missing packages
+	hack/deps $(TEST_DEPS)
+
+apiserver: e2e/bin/kube-apiserver
+
+e2e/bin/kube-apiserver: e2e/apiserver/go.mod
+	echo "building kube-apiserver (some minutes the first time)"
+	$(GO) -C e2e/apiserver build -o ../bin/kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
+
+clean: ## remove what was built
+	rm -rf bin e2e/bin
+
+help: ## this list
+	awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' Makefile
