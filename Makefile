@@ -57,7 +57,9 @@ apiserver: e2e/bin/kube-apiserver
 
 e2e/bin/kube-apiserver: e2e/apiserver/go.mod
 	echo "building kube-apiserver (some minutes the first time)"
-	$(GO) -C e2e/apiserver build -o ../bin/kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
+	version=$$($(GO) -C e2e/apiserver list -m -f '{{.Version}}' k8s.io/kubernetes); \
+	$(GO) -C e2e/apiserver build -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$version" \
+		-o ../bin/kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
 
 clean: ## remove what was built
 	rm -rf bin e2e/bin
