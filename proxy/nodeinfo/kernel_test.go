@@ -1,0 +1,108 @@
+package nodeinfo
+
+import (
+	"bytes"
+	"context"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// inNamespace runs f on a thread of its own in a new network namespace. The thread ends with it.
+func inNamespace(t *testing.T, f func()) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to make a network namespace")
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked, so the thread is not used again
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			t.Errorf("unshare network namespace: %v", err)
+			return
+		}
+		f()
+	}()
+	<-done
+}
+
+func addAddr(t *testing.T, link netlink.Link, text string) {
+	t.Helper()
+	addr, err := netlink.ParseAddr(text)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	if err := netlink.AddrAdd(link, addr); err != nil {
+		t.Errorf("add %s: %v", text, err)
+	}
+}
+
+func TestWatchAddrsSeesChanges(t *testing.T) {
+	inNamespace(t, func() {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		addAddr(t, lo, "192.0.2.1/32")
+		// The watch runs on this thread, in the namespace; each set of addresses causes the next change.
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		first, second, third := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::3")
+		step := 0
+		WatchAddrs(ctx, func(addrs []netip.Addr) {
+			switch {
+			case step == 0 && slices.Contains(addrs, first):
+				addAddr(t, lo, "192.0.2.2/32")
+				step++
+			case step == 1 && slices.Contains(addrs, second):
+				addAddr(t, lo, "2001:db8::3/128")
+				step++
+			case step == 2 && slices.Contains(addrs, third):
+				addr, _ := netlink.ParseAddr("192.0.2.1/32")
+				if err := netlink.AddrDel(lo, addr); err != nil {
+					t.Error(err)
+				}
+				step++
+			case step == 3 && !slices.Contains(addrs, first):
+				cancel()
+			}
+		})
+	})
+}
+
+func TestRouteLocalhostSetsTheSysctlOnce(t *testing.T) {
+	inNamespace(t, func() {
+		for range 2 {
+			if err := RouteLocalhost(); err != nil {
+				t.Error(err)
+			}
+			got, err := os.ReadFile("/proc/sys/net/ipv4/conf/all/route_localnet")
+			if err != nil || string(bytes.TrimSpace(got)) != "1" {
+				t.Errorf("got %q, %v, want 1", got, err)
+			}
+		}
+	})
+}
+
+func TestIPv6MissingReadsTheSysctl(t *testing.T) {
+	inNamespace(t, func() {
+		const file = "/proc/sys/net/ipv6/conf/all/disable_ipv6"
+		if missing := IPv6Missing(); missing != "" {
+			t.Errorf("got %q in a new namespace", missing)
+		}
+		if err := os.WriteFile(file, []byte("1"), 0o644); err != nil {
+			t.Error(err)
+		}
+		if missing := IPv6Missing(); missing == "" {
+			t.Error("disabled IPv6 was not noticed")
+		}
+	})
+}
