@@ -1,0 +1,46 @@
+package conntrack
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"net/netip"
+
+	"github.com/sluice-proxy/sluice/proxy"
+)
+
+// Tuple is one direction of a flow.
+type Tuple struct {
+	Src, Dst netip.AddrPort
+}
+
+// Flow is a UDP flow. It is comparable.
+type Flow struct {
+	// Original is what the client sent; Reply is what an answer looks like before it is
+	// translated back, so Reply.Src is the backend.
+	Original, Reply Tuple
+
+	// Zone is the flow's zone, OriginalZone that of its original direction alone, for rules
+	// that separate only this direction. Both are 0 in most networks.
+	Zone, OriginalZone uint16
+
+	// ID tells two flows with equal tuples apart, of which one came after the other; 0 is
+	// unknown and equals any.
+	ID uint32
+}
+
+// ErrInterrupted says that the table changed in a way that may have hidden some flows from a
+// listing.
+var ErrInterrupted = errors.New("conntrack listing was interrupted")
+
+// Table is the connection tracking table of a network namespace. It is safe for concurrent use.
+type Table interface {
+	// Flows yields the UDP flows of a family, in no order, some perhaps twice, without holding
+	// them all. An error ends the sequence; when it is ErrInterrupted, what came before is
+	// true but perhaps not all.
+	Flows(ctx context.Context, family proxy.Family) iter.Seq2[Flow, error]
+
+	// Delete removes exactly these flows and returns how many of them it removed. That a flow
+	// is gone, or that another has taken its place, is no error.
+	Delete(ctx context.Context, family proxy.Family, flows []Flow) (int, error)
+}
