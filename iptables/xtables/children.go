@@ -1,0 +1,46 @@
+package xtables
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// remembered is how many children are told apart from strangers after they have ended. Their
+// messages may be read late, but process numbers come again.
+const remembered = 32
+
+// children are the programs that we started and that may have written. Watch asks it whose a commit is.
+type children struct {
+	mu   sync.Mutex
+	pids []uint32 // oldest first
+}
+
+// start starts a program. The lock is held meanwhile: its first commit may be heard of before its
+// number is known here.
+func (c *children) start(cmd *exec.Cmd) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	if len(c.pids) == remembered {
+		c.pids = slices.Delete(c.pids, 0, 1)
+	}
+	c.pids = append(c.pids, uint32(cmd.Process.Pid))
+	return nil
+}
+
+// made tells whether a commit is ours. The process number in it is that of the initial pid
+// namespace, which a container does not know. There the port number of the sender's socket serves:
+// the kernel takes for it the number that the process has in its own namespace. As others' namespaces may
+// use the same numbers, the name must fit too; "iptables", unlike "iptables-restore", is never ours.
+func (c *children) made(g generation) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if g.process != "" && !strings.Contains(g.process, "tables-") {
+		return false
+	}
+	return slices.Contains(c.pids, g.port) || slices.Contains(c.pids, g.pid)
+}

@@ -1,0 +1,63 @@
+package xtables
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sluice-proxy/sluice/proxy"
+)
+
+// save lists a table as it is parsed: a large one is never held whole.
+func (t tools) save(ctx context.Context, table, prefix string) (contents, error) {
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, t.saver, "-t", table)
+	cmd.Stderr = &stderr
+	cmd.WaitDelay = time.Second
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return contents{}, err
+	}
+	if err := cmd.Start(); err != nil {
+		return contents{}, err
+	}
+	found, parseErr := parseSave(stdout, prefix)
+	if parseErr != nil {
+		_ = cmd.Process.Kill() // else it waits for a reader of the rest
+	}
+	err = cmd.Wait()
+	switch {
+	case ctx.Err() != nil:
+		return contents{}, ctx.Err()
+	case parseErr != nil:
+		return contents{}, parseErr
+	case err != nil:
+		return contents{}, fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
+	}
+	return found, nil
+}
+
+// holds tells whether it is worth listing a table. Listing one of the legacy backend creates it, and its
+// hooks, where there was none.
+func (t tools) holds(family proxy.Family, table string) (bool, error) {
+	if t.backend != Legacy {
+		return true, nil
+	}
+	// Of the thread, not of the process, which may be in another network namespace.
+	path := "/proc/thread-self/net/ip_tables_names"
+	if family == proxy.IPv6 {
+		path = "/proc/thread-self/net/ip6_tables_names"
+	}
+	names, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // the kernel has never heard of the legacy backend
+	}
+	return slices.Contains(strings.Fields(string(names)), table), err
+}
