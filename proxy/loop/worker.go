@@ -1,0 +1,171 @@
+package loop
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/sluice-proxy/sluice/proxy"
+)
+
+// maxTriggers bounds what is remembered while the kernel refuses everything.
+const maxTriggers = 10_000
+
+// order asks for a snapshot. It replaces every earlier order.
+type order struct {
+	want     *proxy.Snapshot
+	triggers []time.Time
+}
+
+// worker owns the dataplane of one family. Only post and doubt may be called from other goroutines.
+type worker struct {
+	family    proxy.Family
+	dataplane proxy.Dataplane
+	observers []Observer
+
+	mailbox chan order  // holds the newest order
+	doubts  chan string // holds one reason; a second says nothing that the first did not
+
+	schedule schedule
+	want     *proxy.Snapshot
+	applied  *proxy.Snapshot
+	triggers []time.Time // of all that is in want and not in applied
+}
+
+func newWorker(f proxy.Family, dataplane proxy.Dataplane, minInterval time.Duration, observers []Observer) *worker {
+	return &worker{
+		family:    f,
+		dataplane: dataplane,
+		observers: observers,
+		mailbox:   make(chan order, 1),
+		doubts:    make(chan string, 1),
+		schedule:  schedule{minInterval: minInterval},
+	}
+}
+
+// post replaces the order that waits, if any. It never blocks, but only one goroutine may call it.
+func (w *worker) post(o order) {
+	select {
+	case missed := <-w.mailbox:
+		o.triggers = slices.Concat(missed.triggers, o.triggers)
+	default:
+	}
+	w.mailbox <- o
+	w.queued()
+}
+
+// doubt says that the kernel may not hold what was applied. It never blocks.
+func (w *worker) doubt(reason string) {
+	select {
+	case w.doubts <- reason:
+	default:
+	}
+}
+
+func (w *worker) run(ctx context.Context) {
+	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("family", w.family))
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	if watcher, ok := w.dataplane.(proxy.Watcher); ok {
+		watch.Go(func() { w.watch(ctx, watcher) })
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case o := <-w.mailbox:
+			w.accept(o)
+		case reason := <-w.doubts:
+			w.distrust(ctx, reason)
+		case <-w.alarm():
+			w.apply(ctx)
+		}
+	}
+}
+
+// alarm receives when the next Apply is due. A new order or doubt that is there already goes first.
+func (w *worker) alarm() <-chan time.Time {
+	now := time.Now()
+	due, ok := w.schedule.due(now)
+	if !ok || len(w.mailbox) > 0 || len(w.doubts) > 0 {
+		return nil
+	}
+	return time.After(due.Sub(now))
+}
+
+func (w *worker) accept(o order) {
+	w.want = o.want
+	if room := maxTriggers - len(w.triggers); room > 0 {
+		w.triggers = append(w.triggers, o.triggers[:min(room, len(o.triggers))]...)
+	}
+	w.schedule.changed = true
+	w.queued() // the Apply that has just ended may have said that nothing waits
+}
+
+// distrust prepares a repair. Before the first Apply there is nothing to repair.
+func (w *worker) distrust(ctx context.Context, reason string) {
+	if !w.schedule.started {
+		return
+	}
+	klog.FromContext(ctx).Info("Kernel state is in doubt", "reason", reason)
+	w.dataplane.Resync(reason)
+	w.schedule.doubt(time.Now())
+	w.queued()
+}
+
+// apply brings the newest snapshot to the kernel and says how that went.
+func (w *worker) apply(ctx context.Context) {
+	began := time.Now()
+	w.schedule.begin(began)
+	report, err := w.dataplane.Apply(ctx, w.want)
+	ended := time.Now()
+	took := ended.Sub(began)
+	log := klog.FromContext(ctx)
+	if err != nil {
+		retry := w.schedule.failed(ended)
+		if ctx.Err() != nil {
+			return // we were told to stop; that is no failure
+		}
+		log.Error(err, "Snapshot not applied", "took", took, "retryIn", retry)
+		for _, o := range w.observers {
+			o.Failed(ctx, Failed{Family: w.family, Err: err, Report: report, Took: took})
+		}
+		return
+	}
+	w.schedule.succeeded(ended, report.Again)
+	log.V(2).Info("Applied snapshot", "servicePorts", w.want.Len(), "full", report.Full,
+		"setAside", len(report.SetAside), "took", took)
+	a := Applied{Family: w.family, Old: w.applied, New: w.want, Report: report, Took: took, Triggers: w.triggers}
+	w.applied, w.triggers = w.want, nil
+	for _, o := range w.observers {
+		o.Applied(ctx, a)
+	}
+}
+
+// watch keeps the dataplane's watcher running. Whatever happens while it does not run goes unseen, so
+// its end is a reason for doubt.
+func (w *worker) watch(ctx context.Context, watcher proxy.Watcher) {
+	var pause backoff
+	for {
+		err := watcher.Watch(ctx, w.doubt)
+		if ctx.Err() != nil {
+			return
+		}
+		klog.FromContext(ctx).Error(err, "Watching the kernel ended", "retryIn", pause.next())
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause.last):
+		}
+		w.doubt("changes may have gone unseen")
+	}
+}
+
+func (w *worker) queued() {
+	for _, o := range w.observers {
+		o.Queued(w.family)
+	}
+}
