@@ -56,9 +56,6 @@ func (s *schedule) notBefore(t time.Time) time.Time {
 // doubt asks for a repair. The first is due at once; further ones are spread out, because whoever
 // undoes our work again and again will not be beaten by haste.
 func (s *schedule) doubt(now time.Time) {
-	if !s.repair.IsZero() {
-		return
-	}
 	s.repair = now
 	if s.repaired.IsZero() {
 		return

@@ -105,9 +105,10 @@ func (w *worker) accept(o order) {
 	w.queued() // the Apply that has just ended may have said that nothing waits
 }
 
-// distrust prepares a repair. Before the first Apply there is nothing to repair.
+// distrust prepares a repair. Before the first Apply there is nothing to repair, and a repair that
+// waits serves this doubt too.
 func (w *worker) distrust(ctx context.Context, reason string) {
-	if !w.schedule.started {
+	if !w.schedule.started || !w.schedule.repair.IsZero() {
 		return
 	}
 	klog.FromContext(ctx).Info("Kernel state is in doubt", "reason", reason)
