@@ -130,6 +130,31 @@ func TestResultsAreToldApart(t *testing.T) {
 	}
 }
 
+func TestInvalidPacketsAreInvalid(t *testing.T) {
+	l := lab.Start(t, lab.Config{})
+	for _, f := range proxy.Families {
+		probe := lab.Probe{To: netip.AddrPortFrom(l.Pods[0].Addr(f), 9), Protocol: lab.InvalidTCP, Timeout: patience}
+		if got := l.Client.Probe(probe); got.Result != lab.Reset {
+			t.Errorf("over %v: %v, want a reset", f, got)
+		}
+	}
+	for _, rule := range []string{
+		"add table inet strict",
+		"add chain inet strict f { type filter hook forward priority 0; }",
+		"add rule inet strict f ct state invalid drop",
+	} {
+		if _, err := l.Node.Run("nft", rule); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, f := range proxy.Families {
+		probe := lab.Probe{To: netip.AddrPortFrom(l.Pods[0].Addr(f), 9), Protocol: lab.InvalidTCP, Timeout: moment}
+		if got := l.Client.Probe(probe); got.Result != lab.Silence {
+			t.Errorf("over %v: %v, want silence", f, got)
+		}
+	}
+}
+
 func TestConnectionsStayOpenAndKeepTheirSource(t *testing.T) {
 	l := lab.Start(t, lab.Config{})
 	serve(t, 7002, l.Pods[0])
@@ -142,8 +167,8 @@ func TestConnectionsStayOpenAndKeepTheirSource(t *testing.T) {
 				t.Errorf("%v: %v", p, got)
 				continue
 			}
-			if got.Source != from {
-				t.Errorf("%v: source %v, want %v", p, got.Source, from)
+			if got.Source != from || got.Client != from {
+				t.Errorf("%v: source %v, client %v, want %v", p, got.Source, got.Client, from)
 			}
 			if again := c.Again(patience); again != got {
 				t.Errorf("%v: %v, first %v", p, again, got)
@@ -161,6 +186,16 @@ func TestProgramsRunInsideANamespace(t *testing.T) {
 	if err := exec.Command("nsenter", "--net="+l.Node.Path(), "ip", "link", "show", lab.BridgeName).Run(); err != nil {
 		t.Errorf("nsenter --net=%s: %v", l.Node.Path(), err)
 	}
+	listener, err := l.Pods[0].Listen(t.Context(), "tcp", ":7003")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	c, err := l.Node.DialContext(t.Context(), "tcp", netip.AddrPortFrom(l.Pods[0].Addr(proxy.IPv6), 7003).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
 	if err := exec.Command("ip", "link", "show", lab.BridgeName).Run(); err == nil {
 		t.Errorf("the test's own namespace has an interface %s", lab.BridgeName)
 	}

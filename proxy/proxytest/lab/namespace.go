@@ -1,8 +1,10 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -125,6 +127,27 @@ func (ns *Namespace) Do(f func() error) error {
 		return fmt.Errorf("enter network namespace: %w", err)
 	}
 	return f()
+}
+
+// DialContext connects from inside the namespace, in the form that HTTP transports and Kubernetes
+// clients take. The address must not need a name to be looked up.
+func (ns *Namespace) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	var c net.Conn
+	err := ns.Do(func() (err error) {
+		c, err = (&net.Dialer{}).DialContext(ctx, network, address)
+		return err
+	})
+	return c, err
+}
+
+// Listen listens inside the namespace.
+func (ns *Namespace) Listen(ctx context.Context, network, address string) (net.Listener, error) {
+	var l net.Listener
+	err := ns.Do(func() (err error) {
+		l, err = (&net.ListenConfig{}).Listen(ctx, network, address)
+		return err
+	})
+	return l, err
 }
 
 // Start starts the program inside the namespace. /sys still shows the caller's namespace.

@@ -8,8 +8,13 @@ import (
 	"github.com/sluice-proxy/sluice/proxy"
 )
 
-// ICMP is not a protocol of Services: a probe with it is an echo request, in both families.
-const ICMP proxy.Protocol = 1
+// These are no protocols of Services. A probe with ICMP is an echo request, in both families. One
+// with InvalidTCP is a lone TCP packet that connection tracking calls INVALID; the host that it
+// reaches resets it.
+const (
+	ICMP       proxy.Protocol = 1
+	InvalidTCP proxy.Protocol = 255
+)
 
 // Probe is a connection to try.
 type Probe struct {
@@ -50,6 +55,10 @@ type Outcome struct {
 	Server  string
 	Backend netip.AddrPort
 	Source  netip.AddrPort
+
+	// Client is the client's own idea of its address, when Answered. A Source that differs was
+	// translated.
+	Client netip.AddrPort
 
 	Err error // the error that the client got, if any
 }

@@ -1,13 +1,10 @@
 package lab
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +25,7 @@ func (h *Host) Probe(p Probe) Outcome {
 type Conn struct {
 	socket *socket
 	probe  Probe
+	port   uint16 // the client's, where the socket has none
 	ask    func(deadline time.Time) Outcome
 }
 
@@ -42,11 +40,27 @@ func (h *Host) Connect(p Probe) (*Conn, Outcome) {
 		c.Close()
 		return nil, o
 	}
+	o.Client = c.client()
 	return c, o
 }
 
 // Again asks the server once more, over the same connection.
-func (c *Conn) Again(timeout time.Duration) Outcome { return c.ask(time.Now().Add(timeout)) }
+func (c *Conn) Again(timeout time.Duration) Outcome {
+	o := c.ask(time.Now().Add(timeout))
+	if o.Result == Answered {
+		o.Client = c.client()
+	}
+	return o
+}
+
+// client is the client's end of the connection.
+func (c *Conn) client() netip.AddrPort {
+	local := c.socket.local()
+	if c.port != 0 {
+		local = netip.AddrPortFrom(local.Addr(), c.port)
+	}
+	return local
+}
 
 // Close resets the connection. It may be called once.
 func (c *Conn) Close() { c.socket.close() }
@@ -57,6 +71,7 @@ var kinds = map[proxy.Protocol][2]int{
 	proxy.UDP:  {unix.SOCK_DGRAM, unix.IPPROTO_UDP},
 	proxy.SCTP: {unix.SOCK_RAW, unix.IPPROTO_SCTP},
 	ICMP:       {unix.SOCK_DGRAM, unix.IPPROTO_ICMP},
+	InvalidTCP: {unix.SOCK_RAW, unix.IPPROTO_TCP},
 }
 
 // open opens and binds the socket. It runs inside the host's namespace.
@@ -74,7 +89,7 @@ func (c *Conn) open(h *Host) error {
 	if !from.Addr().IsValid() && h.Namespace == h.lab.Remote.Namespace {
 		from = netip.AddrPortFrom(h.Addr(family), from.Port())
 	}
-	if c.probe.Protocol == proxy.SCTP {
+	if kind[0] == unix.SOCK_RAW {
 		from = netip.AddrPortFrom(from.Addr(), 0) // a raw socket has no port
 	}
 	if err := c.socket.bind(from); err != nil {
@@ -87,7 +102,7 @@ func (c *Conn) open(h *Host) error {
 // start connects and asks for the first time.
 func (c *Conn) start() Outcome {
 	to := c.probe.To
-	if c.probe.Protocol == proxy.SCTP || c.probe.Protocol == ICMP {
+	if c.probe.Protocol != proxy.TCP && c.probe.Protocol != proxy.UDP {
 		to = netip.AddrPortFrom(to.Addr(), 0)
 	}
 	deadline := time.Now().Add(c.probe.Timeout)
@@ -106,9 +121,13 @@ func (c *Conn) start() Outcome {
 	case proxy.UDP:
 		c.ask = c.askDatagram
 	case proxy.SCTP:
-		c.ask = newSCTPClient(c).ask
+		client := newSCTPClient(c)
+		c.port = client.port
+		c.ask = client.ask
 	case ICMP:
 		c.ask = c.askEcho
+	case InvalidTCP:
+		c.ask = newTCPIntruder(c).ask
 	default:
 		return Outcome{Result: Broken, Err: fmt.Errorf("probe with %v", c.probe.Protocol)}
 	}
@@ -216,42 +235,6 @@ func (c *Conn) askEcho(deadline time.Time) Outcome {
 	return Outcome{Result: Answered, Backend: c.probe.To}
 }
 
-// sctpPorts gives every SCTP client of the process a port of its own, as nobody else would.
-var sctpPorts atomic.Uint32
-
-// sctpClient is an SCTP association that never gets further than its first answer.
-type sctpClient struct {
-	socket *socket
-	port   uint16
-	to     uint16
-	tag    uint32
-}
-
-func newSCTPClient(c *Conn) *sctpClient {
-	port := c.probe.From.Port()
-	if port == 0 {
-		port = uint16(20000 + sctpPorts.Add(1)%40000)
-	}
-	return &sctpClient{socket: c.socket, port: port, to: c.probe.To.Port(), tag: rand.Uint32() | 1}
-}
-
-func (c *sctpClient) ask(deadline time.Time) Outcome {
-	init := sctpPacket{SrcPort: c.port, DstPort: c.to, Type: sctpInit, OwnTag: c.tag}
-	if err := c.socket.send(init.marshal()); err != nil {
-		return c.socket.failure(err)
-	}
-	var text string
-	o, ok := c.socket.receive(deadline, func(b []byte) bool {
-		p, ok := parseSCTP(c.socket.payload(b))
-		text = p.Cookie
-		return ok && p.Type == sctpInitAck && p.DstPort == c.port && p.SrcPort == c.to && p.Tag == c.tag
-	}, c.sent)
-	if !ok {
-		return o
-	}
-	return parseIdentity(text)
-}
-
 // payload is what a raw socket received, without the IPv4 header that it shows.
 func (s *socket) payload(b []byte) []byte {
 	if s.family == proxy.IPv4 && len(b) > 0 {
@@ -260,10 +243,4 @@ func (s *socket) payload(b []byte) []byte {
 		}
 	}
 	return b
-}
-
-// sent tells whether an error is about a packet of this client: all raw sockets see it.
-func (c *sctpClient) sent(e *icmpError) bool {
-	return len(e.packet) >= 4 &&
-		binary.BigEndian.Uint16(e.packet) == c.port && binary.BigEndian.Uint16(e.packet[2:]) == c.to
 }

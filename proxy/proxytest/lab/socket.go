@@ -69,6 +69,21 @@ func (s *socket) bind(a netip.AddrPort) error {
 	return nil
 }
 
+// local is the address that the socket is bound to.
+func (s *socket) local() netip.AddrPort {
+	name, err := unix.Getsockname(s.fd)
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	switch a := name.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port))
+	}
+	return netip.AddrPort{}
+}
+
 // connect starts to connect.
 func (s *socket) connect(to netip.AddrPort) error {
 	err := unix.Connect(s.fd, sockaddr(to))
