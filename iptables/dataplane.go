@@ -1,0 +1,234 @@
+package iptables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/sluice-proxy/sluice/iptables/xtables"
+	"github.com/sluice-proxy/sluice/proxy"
+)
+
+// dataplane writes one family's rules. It implements proxy.Dataplane and proxy.Watcher.
+type dataplane struct {
+	cfg   Config
+	ipt   xtables.Interface
+	watch func(ctx context.Context, doubt func(reason string)) error
+
+	// maybe says what the kernel holds: each of our chains is as one of these states has it. There is one
+	// state after a success; it is the first of several after failures. Nil: nothing is known.
+	maybe []*tables
+
+	jumps  []xtables.Jump // those in place; nil: not known
+	served bool           // a whole snapshot has been applied once
+
+	shelf  shelf
+	linger lingering
+
+	full   bool // since Apply began, everything was written
+	counts map[string]*proxy.TableCount
+}
+
+// maxStates is how many possible states are remembered before everything is written anew.
+const maxStates = 16
+
+func newDataplane(cfg Config, ipt xtables.Interface) *dataplane {
+	return &dataplane{
+		cfg:    cfg,
+		ipt:    ipt,
+		shelf:  shelf{},
+		linger: lingering{},
+		counts: map[string]*proxy.TableCount{nat: {Table: nat}, filter: {Table: filter}},
+	}
+}
+
+// Apply implements proxy.Dataplane. It runs nothing if want asks for what is there.
+func (d *dataplane) Apply(ctx context.Context, want *proxy.Snapshot) (proxy.Report, error) {
+	now := time.Now()
+	d.full = false
+	for _, c := range d.counts {
+		c.Writes = 0
+	}
+	d.shelf.review(want)
+	err := d.settle(ctx, want)
+	if err == nil && d.shelf.retry(now) {
+		// Only now: those that were refused before must not hold up the others.
+		err = d.settle(ctx, want)
+	}
+	d.served = d.served || err == nil
+	return d.report(now), err
+}
+
+// Resync implements proxy.Dataplane: the next Apply writes everything.
+func (d *dataplane) Resync(string) { d.maybe, d.jumps = nil, nil }
+
+// Watch implements proxy.Watcher.
+func (d *dataplane) Watch(ctx context.Context, doubt func(reason string)) error {
+	return d.watch(ctx, doubt)
+}
+
+func (d *dataplane) report(now time.Time) proxy.Report {
+	aside, again := d.shelf.report(now)
+	return proxy.Report{
+		Again:    again,
+		SetAside: aside,
+		Full:     d.full,
+		Tables:   []proxy.TableCount{*d.counts[nat], *d.counts[filter]},
+	}
+}
+
+// settle applies want without the ServicePorts that are set aside, and sets aside those that iptables
+// refuses.
+func (d *dataplane) settle(ctx context.Context, want *proxy.Snapshot) error {
+	var keep bool
+	for {
+		err := d.attempt(ctx, d.shelf.without(want), keep)
+		refused, ok := errors.AsType[*refusal](err)
+		if !ok {
+			return err
+		}
+		if !keep && refused.mayBeDeletion() {
+			// Rules of others may lead to a chain of ours that is no longer wanted.
+			keep = true
+			continue
+		}
+		found, err := d.offenders(ctx, refused, d.shelf.without(want))
+		if err != nil {
+			return err
+		}
+		if len(found) == 0 {
+			return refused
+		}
+		d.shelf.add(found)
+	}
+}
+
+// attempt makes the kernel hold target, or gives a *refusal.
+func (d *dataplane) attempt(ctx context.Context, target *proxy.Snapshot, keep bool) error {
+	if d.maybe == nil {
+		if done, err := d.load(ctx, target, keep); done || err != nil {
+			return err
+		}
+	}
+	return d.move(ctx, target, keep)
+}
+
+// move takes the kernel from what it may hold to target, in one restore.
+func (d *dataplane) move(ctx context.Context, target *proxy.Snapshot, keep bool) error {
+	d.full = d.full || d.maybe[0].partial
+	next, between := d.maybe[0].next(target)
+	if !d.served {
+		between = nil // a cold start refuses last
+	}
+	p := d.cfg.plan(d.maybe, between, next)
+	if err := d.leaveJumps(ctx, target.Node()); err != nil {
+		return err
+	}
+	if err := d.restore(ctx, p, keep); err != nil {
+		if d.maybe = append(d.maybe, next); between != nil {
+			d.maybe = append(d.maybe, between)
+		}
+		if len(d.maybe) > maxStates {
+			d.maybe = nil
+		}
+		return err
+	}
+	d.maybe = []*tables{next}
+	if err := d.sweep(ctx); err != nil {
+		return err
+	}
+	return d.ensureJumps(ctx, target.Node())
+}
+
+// load writes to a kernel of which nothing is known. It is done unless nothing of ours was there at a
+// cold start: then it wrote what must come first, and move does the rest.
+func (d *dataplane) load(ctx context.Context, target *proxy.Snapshot, keep bool) (done bool, err error) {
+	present := map[string]map[string]int{}
+	for _, table := range []string{nat, filter} {
+		if present[table], err = d.ipt.Chains(ctx, table, xtables.DefaultPrefix); err != nil {
+			return false, fmt.Errorf("list chains of table %s: %w", table, err)
+		}
+	}
+	marks, err := d.ipt.Chains(ctx, nat, markChain)
+	if err != nil {
+		return false, fmt.Errorf("list chains of table %s: %w", nat, err)
+	}
+	d.full, d.linger = true, lingering{}
+	cold := !d.served && len(present[nat])+len(present[filter]) == 0
+	next := first(target)
+	if !cold {
+		next, _ = nothing.next(target)
+	}
+	p := d.cfg.plan([]*tables{nothing}, nil, next)
+	if marks[markChain] == 0 {
+		p[0].markBase(next.node())
+	}
+	for _, s := range p {
+		d.counts[s.table].Objects = 0
+		for _, name := range slices.Sorted(maps.Keys(present[s.table])) {
+			s.remove(name)
+		}
+	}
+	if err := d.restore(ctx, p, keep); err != nil {
+		return false, err
+	}
+	d.maybe = []*tables{next}
+	if err := d.sweep(ctx); err != nil {
+		return false, err
+	}
+	return !cold, d.ensureJumps(ctx, target.Node())
+}
+
+// restore runs a plan, if it does anything.
+func (d *dataplane) restore(ctx context.Context, p plan, keep bool) error {
+	input := p.input(keep)
+	if len(input) == 0 {
+		return nil
+	}
+	if err := d.ipt.Restore(ctx, input); err != nil {
+		return refusalOf(err, input)
+	}
+	for _, s := range p {
+		d.counts[s.table].Objects += s.grown
+		d.counts[s.table].Writes += s.writes
+		d.linger.note(s, keep)
+	}
+	return nil
+}
+
+// ensureJumps leads packets to our chains, unless that is known to be so.
+func (d *dataplane) ensureJumps(ctx context.Context, n *proxy.Node) error {
+	wanted := jumps(n)
+	if sameJumps(d.jumps, wanted) {
+		return nil
+	}
+	d.jumps = nil
+	if err := d.ipt.EnsureJumps(ctx, wanted); err != nil {
+		return fmt.Errorf("lead packets to our chains: %w", err)
+	}
+	d.jumps = wanted
+	return nil
+}
+
+// leaveJumps removes the jumps to chains that are about to be deleted.
+func (d *dataplane) leaveJumps(ctx context.Context, n *proxy.Node) error {
+	for _, old := range d.jumps {
+		if slices.ContainsFunc(jumps(n), func(j xtables.Jump) bool { return j.Target == old.Target }) {
+			continue
+		}
+		if err := d.ipt.RemoveJumps(ctx, old.Target); err != nil {
+			return fmt.Errorf("lead packets past %s: %w", old.Target, err)
+		}
+	}
+	return nil
+}
+
+func sameJumps(a, b []xtables.Jump) bool {
+	return slices.EqualFunc(a, b, func(a, b xtables.Jump) bool {
+		return a.Table == b.Table && a.Chain == b.Chain && a.Target == b.Target && a.Comment == b.Comment &&
+			slices.Equal(a.Match, b.Match)
+	})
+}

@@ -1,0 +1,130 @@
+package iptables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sluice-proxy/sluice/iptables/xtables"
+	"github.com/sluice-proxy/sluice/proxy"
+)
+
+// Name is what selects the mode.
+const Name = "iptables"
+
+// Config says how the mode works. The zero value is usable.
+type Config struct {
+	// Backend to use; empty is xtables.Auto.
+	Backend xtables.Backend
+
+	// DropInvalid drops forwarded packets that connection tracking cannot place. Without it a late
+	// segment can pass untranslated and end a connection; with the kernel's tcp_be_liberal, such
+	// segments are not invalid and may pass.
+	DropInvalid bool
+
+	// Wait is how long to wait for the lock of the legacy backend; 0 is the default of xtables.
+	Wait time.Duration
+}
+
+// NewMode makes the mode. It touches nothing yet.
+func NewMode(cfg Config) proxy.Mode { return mode{cfg} }
+
+type mode struct{ cfg Config }
+
+// Name implements proxy.Mode.
+func (mode) Name() string { return Name }
+
+// Supported implements proxy.Mode.
+func (m mode) Supported(ctx context.Context, family proxy.Family) error {
+	ipt, err := m.open(family, m.cfg.Backend)
+	if err != nil {
+		return err
+	}
+	return ipt.Supported(ctx)
+}
+
+// New implements proxy.Mode.
+func (m mode) New(family proxy.Family) (proxy.Dataplane, error) {
+	ipt, err := m.open(family, m.cfg.Backend)
+	if err != nil {
+		return nil, err
+	}
+	d := newDataplane(m.cfg, ipt)
+	d.watch = func(ctx context.Context, doubt func(string)) error {
+		return ipt.Watch(ctx, []string{nat, filter}, doubt)
+	}
+	return d, nil
+}
+
+func (m mode) open(family proxy.Family, backend xtables.Backend) (*xtables.Runner, error) {
+	ipt, err := xtables.New(family, xtables.Config{Backend: backend, Wait: m.cfg.Wait})
+	if err != nil {
+		return nil, fmt.Errorf("iptables mode, %v: %w", family, err)
+	}
+	return ipt, nil
+}
+
+// Cleanup implements proxy.Mode, in both backends: an earlier start may have used the other one.
+func (m mode) Cleanup(ctx context.Context) error {
+	var errs []error
+	for _, family := range proxy.Families {
+		for _, backend := range xtables.Backends {
+			ipt, err := m.open(family, backend)
+			if err != nil {
+				// A backend without tools has no rules of ours.
+				continue
+			}
+			if err := cleanup(ctx, ipt); err != nil {
+				errs = append(errs, fmt.Errorf("clean up %v, backend %s: %w", family, backend, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// cleanup removes our jumps, then our chains. It leaves chains that rules of others lead to, empty.
+func cleanup(ctx context.Context, ipt xtables.Interface) error {
+	if err := ipt.RemoveJumps(ctx, xtables.DefaultPrefix); err != nil {
+		return err
+	}
+	d := newDataplane(Config{}, ipt)
+	for _, table := range []string{nat, filter} {
+		present, err := ipt.Chains(ctx, table, xtables.DefaultPrefix)
+		if err != nil {
+			return fmt.Errorf("list chains of table %s: %w", table, err)
+		}
+		if len(present) == 0 {
+			continue
+		}
+		s := newSection(table)
+		for name := range present {
+			s.remove(name)
+		}
+		if err := d.restore(ctx, plan{s}, true); err != nil {
+			return fmt.Errorf("empty chains of table %s: %w", table, err)
+		}
+	}
+	return errors.Join(d.sweep(ctx), removeMark(ctx, ipt))
+}
+
+// removeMark deletes the chain for marking unless kubelet or kube-proxy may own it, or rules lead to it.
+func removeMark(ctx context.Context, ipt xtables.Interface) error {
+	present, err := ipt.Chains(ctx, nat, "KUBE-")
+	if err != nil {
+		return fmt.Errorf("list chains of table %s: %w", nat, err)
+	}
+	if _, ok := present[markChain]; !ok || len(present) > 1 {
+		return nil
+	}
+	s := newSection(nat)
+	s.remove(markChain)
+	input := plan{s}.input(false)
+	if err := ipt.Restore(ctx, input); err != nil {
+		if _, used := errors.AsType[*refusal](refusalOf(err, input)); used {
+			return nil
+		}
+		return fmt.Errorf("delete %s: %w", markChain, err)
+	}
+	return nil
+}

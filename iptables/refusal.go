@@ -1,0 +1,209 @@
+package iptables
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/sluice-proxy/sluice/iptables/xtables"
+	"github.com/sluice-proxy/sluice/proxy"
+)
+
+// refusal is input that iptables-restore did not accept, though nothing was in its way.
+type refusal struct {
+	*xtables.RestoreError
+	line string // to blame, empty if unknown
+	drop bool   // the input deletes chains
+}
+
+// refusalOf is a *refusal if input is to blame for err, else err.
+func refusalOf(err error, input []byte) error {
+	refused, ok := errors.AsType[*xtables.RestoreError](err)
+	if !ok || refused.Resource {
+		return err
+	}
+	return &refusal{
+		RestoreError: refused,
+		line:         lineOf(input, refused.Line),
+		drop:         bytes.Contains(input, []byte("\n-X ")),
+	}
+}
+
+// Unwrap gives the error of the boundary.
+func (r *refusal) Unwrap() error { return r.RestoreError }
+
+// lineOf is the n-th line, counted from 1; empty if there is none.
+func lineOf(input []byte, n int) string {
+	if n < 1 {
+		return ""
+	}
+	at := 0
+	for line := range bytes.Lines(input) {
+		if at++; at == n {
+			return string(bytes.TrimSuffix(line, []byte("\n")))
+		}
+	}
+	return ""
+}
+
+// mayBeDeletion tells whether the deletion of a chain may be what was refused.
+func (r *refusal) mayBeDeletion() bool {
+	return r.drop && (r.line == "" || strings.HasPrefix(r.line, "-X "))
+}
+
+// offence is a ServicePort that iptables refuses, and what it said.
+type offence struct {
+	port *proxy.ServicePort
+	err  error
+}
+
+// offenders finds the ServicePorts of target that are to blame: by the refused line or, if that tells
+// nothing, by trying them out. None means that the blame is not theirs.
+func (d *dataplane) offenders(ctx context.Context, refused *refusal, target *proxy.Snapshot) ([]offence, error) {
+	suspects := d.suspects(target)
+	if sp := ownerOf(refused.line, suspects, target.Node()); sp != nil {
+		return []offence{{sp, refused.RestoreError}}, nil
+	}
+	t := trial{cfg: d.cfg, ipt: d.ipt, node: target.Node(), left: maxTrials}
+	found, err := t.search(ctx, suspects)
+	if wiped := t.wipe(ctx); wiped != nil {
+		// What a trial left behind is found and removed by a load.
+		d.maybe = nil
+		err = errors.Join(err, wiped)
+	}
+	return found, err
+}
+
+// suspects are the ServicePorts that target would change, by name.
+func (d *dataplane) suspects(target *proxy.Snapshot) []*proxy.ServicePort {
+	var applied *proxy.Snapshot
+	if d.maybe != nil {
+		applied = d.maybe[0].snap
+	}
+	var list []*proxy.ServicePort
+	for _, c := range changes(applied, target) {
+		if c.New != nil {
+			list = append(list, c.New)
+		}
+	}
+	return list
+}
+
+// ownerOf is the suspect whose rule or chain the line of restore input is about, nil if none is.
+func ownerOf(line string, suspects []*proxy.ServicePort, n *proxy.Node) *proxy.ServicePort {
+	words := strings.Fields(strings.TrimPrefix(strings.TrimPrefix(line, "-A "), ":"))
+	if len(words) == 0 {
+		return nil
+	}
+	r := newRenderer(n)
+	var own chains
+	var adds []entry
+	for _, sp := range suspects {
+		own.reset()
+		r.servicePort(&own, sp)
+		if slices.ContainsFunc(own.list, func(c chain) bool { return c.name == words[0] }) {
+			return sp
+		}
+		adds = r.entries(adds[:0], sp)
+		for _, e := range adds {
+			d := drawer{n.Family, e.index}
+			if d.name(e.key) == words[0] || strings.HasSuffix(line, join(d.match(e.key), e.rules)) {
+				return sp
+			}
+		}
+	}
+	return nil
+}
+
+const (
+	// trialPrefix starts the names of chains that no packet reaches. No other chain of ours has it.
+	trialPrefix = xtables.DefaultPrefix + "T"
+
+	// maxTrials limits how long others wait for a search. What it has not cleared by then is set aside
+	// together.
+	maxTrials = 200
+)
+
+// trial finds ServicePorts that iptables refuses by loading their chains under other names, so that
+// neither what is served nor what the dataplane knows of it is touched.
+type trial struct {
+	cfg  Config
+	ipt  xtables.Interface
+	node *proxy.Node
+	left int
+}
+
+// search gives nothing if even an empty snapshot is refused, or none of the suspects is.
+func (t *trial) search(ctx context.Context, suspects []*proxy.ServicePort) ([]offence, error) {
+	if err := t.load(ctx, nil); err != nil {
+		if _, ok := errors.AsType[*refusal](err); ok {
+			return nil, nil
+		}
+		return nil, err
+	}
+	return t.among(ctx, suspects)
+}
+
+func (t *trial) among(ctx context.Context, suspects []*proxy.ServicePort) ([]offence, error) {
+	err := t.load(ctx, suspects)
+	refused, ok := errors.AsType[*refusal](err)
+	if !ok {
+		return nil, err
+	}
+	if len(suspects) == 1 || t.left <= 0 {
+		var found []offence
+		for _, sp := range suspects {
+			found = append(found, offence{sp, refused.RestoreError})
+		}
+		return found, nil
+	}
+	half := len(suspects) / 2
+	found, err := t.among(ctx, suspects[:half])
+	if err != nil {
+		return nil, err
+	}
+	more, err := t.among(ctx, suspects[half:])
+	return append(found, more...), err
+}
+
+// load tries a snapshot of these ServicePorts.
+func (t *trial) load(ctx context.Context, ports []*proxy.ServicePort) error {
+	t.left--
+	byName := make(map[proxy.ServicePortName]*proxy.ServicePort, len(ports))
+	for _, sp := range ports {
+		byName[sp.Name] = sp
+	}
+	next, _ := nothing.next(proxy.NewSnapshot(t.node, byName))
+	input := t.cfg.plan([]*tables{nothing}, nil, next).input(false)
+	input = bytes.ReplaceAll(input, []byte(xtables.DefaultPrefix), []byte(trialPrefix))
+	if err := t.ipt.Restore(ctx, input); err != nil {
+		return refusalOf(err, input)
+	}
+	return nil
+}
+
+// wipe removes what trials left.
+func (t *trial) wipe(ctx context.Context) error {
+	var p plan
+	for _, table := range []string{nat, filter} {
+		present, err := t.ipt.Chains(ctx, table, trialPrefix)
+		if err != nil {
+			return fmt.Errorf("list trial chains of table %s: %w", table, err)
+		}
+		s := newSection(table)
+		for _, name := range slices.Sorted(maps.Keys(present)) {
+			s.remove(name)
+		}
+		p = append(p, s)
+	}
+	if input := p.input(false); len(input) > 0 {
+		if err := t.ipt.Restore(ctx, input); err != nil {
+			return fmt.Errorf("remove trial chains: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,229 @@
+package iptables
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+)
+
+const (
+	// leafSize is how many members a chain may list one after the other.
+	leafSize = 8
+
+	// treeLevels is how many chains of a tree a packet may descend through. A deeper tree would exceed
+	// what the kernel lets chains nest, and members can be crafted to make one: the last level lists
+	// whatever is left.
+	treeLevels = 6
+)
+
+// tree is an immutable set of members, arranged by the prefixes of their keys. Equal sets are equal
+// trees, however they came about, and a tree shares with the one that it was made from all
+// that is the same in both. The zero value is empty.
+type tree struct {
+	root *node
+}
+
+// member is a key, a string of nibbles with one nibble a byte, and the rules for packets that match it:
+// one a line, each without the match that the key stands for.
+type member struct {
+	key    string
+	rules  string
+	claims int // how often it was added
+}
+
+// node is a chain of the tree: members or, when children is not nil, smaller nodes.
+type node struct {
+	prefix   string   // the longest that all members share
+	members  []member // by key
+	children []*node  // by prefix
+	size     int      // members here and below
+	levels   int      // chains on the longest path down, this one included
+	crowded  bool     // a leaf here or below holds more than leafSize
+}
+
+// with is the tree with rules for key in place of what it had. Adding what is there counts as a second claim.
+func (t tree) with(key, rules string) tree {
+	m := member{key: key, rules: rules, claims: 1}
+	if had := t.get(key); had != nil && had.rules == rules {
+		m.claims += had.claims
+	}
+	return tree{t.root.put(m, 1)}
+}
+
+// without is the tree with one claim less. Other rules for the key stay: they have replaced these.
+func (t tree) without(key, rules string) tree {
+	had := t.get(key)
+	if had == nil || had.rules != rules {
+		return t
+	}
+	if had.claims > 1 {
+		return tree{t.root.put(member{key, rules, had.claims - 1}, 1)}
+	}
+	return tree{t.root.drop(key, 1)}
+}
+
+// get is the member of that key, nil if there is none.
+func (t tree) get(key string) *member {
+	n := t.root
+	for n != nil && n.children != nil {
+		if !strings.HasPrefix(key, n.prefix) {
+			return nil
+		}
+		n = n.child(key)
+	}
+	if n == nil {
+		return nil
+	}
+	if i, found := slices.BinarySearchFunc(n.members, key, member.compareKey); found {
+		return &n.members[i]
+	}
+	return nil
+}
+
+// find is the node of exactly that prefix, nil if there is none.
+func (t tree) find(prefix string) *node {
+	n := t.root
+	for n != nil && len(n.prefix) < len(prefix) && strings.HasPrefix(prefix, n.prefix) {
+		n = n.child(prefix)
+	}
+	if n == nil || n.prefix != prefix {
+		return nil
+	}
+	return n
+}
+
+func (m member) compareKey(key string) int { return strings.Compare(m.key, key) }
+
+// child is the one that holds the keys which continue as key does, nil if there is none.
+func (n *node) child(key string) *node {
+	if i, found := n.search(key); found {
+		return n.children[i]
+	}
+	return nil
+}
+
+func (n *node) search(key string) (int, bool) {
+	at := len(n.prefix)
+	return slices.BinarySearchFunc(n.children, key[at], func(c *node, nibble byte) int {
+		return cmp.Compare(c.prefix[at], nibble)
+	})
+}
+
+// put is n with m, as a node at the given level. A nil node is empty.
+func (n *node) put(m member, level int) *node {
+	if n == nil {
+		return build([]member{m}, level)
+	}
+	if n.children == nil {
+		return build(replaced(n.members, m), level)
+	}
+	shared := common(n.prefix, m.key)
+	if shared < len(n.prefix) {
+		pair := []*node{n.at(level + 1), build([]member{m}, level+1)}
+		if m.key[shared] < n.prefix[shared] {
+			slices.Reverse(pair)
+		}
+		return branch(m.key[:shared], pair)
+	}
+	i, found := n.search(m.key)
+	if !found {
+		return branch(n.prefix, slices.Insert(slices.Clone(n.children), i, build([]member{m}, level+1)))
+	}
+	children := slices.Clone(n.children)
+	children[i] = children[i].put(m, level+1)
+	return branch(n.prefix, children)
+}
+
+// drop is n without the member of that key, which it has.
+func (n *node) drop(key string, level int) *node {
+	if n.children == nil || n.size-1 <= leafSize {
+		left := n.appendMembers(make([]member, 0, n.size))
+		return build(slices.DeleteFunc(left, func(m member) bool { return m.key == key }), level)
+	}
+	i, _ := n.search(key)
+	children := slices.Clone(n.children)
+	children[i] = children[i].drop(key, level+1)
+	if children[i] == nil {
+		children = slices.Delete(children, i, i+1)
+	}
+	if len(children) == 1 {
+		return children[0].at(level)
+	}
+	return branch(n.prefix, children)
+}
+
+// at is n moved to another level: the same unless its depth is limited there, or was before.
+func (n *node) at(level int) *node {
+	switch {
+	case !n.crowded && level+n.levels-1 <= treeLevels:
+		return n
+	case n.children == nil || level == treeLevels:
+		return build(n.appendMembers(make([]member, 0, n.size)), level)
+	}
+	children := make([]*node, len(n.children))
+	for i, c := range n.children {
+		children[i] = c.at(level + 1)
+	}
+	return branch(n.prefix, children)
+}
+
+// build arranges members, which are sorted, as a node at the given level. It is nil for none.
+func build(members []member, level int) *node {
+	if len(members) == 0 {
+		return nil
+	}
+	first, last := members[0].key, members[len(members)-1].key
+	prefix := first[:common(first, last)]
+	if len(members) <= leafSize || level == treeLevels {
+		return &node{prefix: prefix, members: members, size: len(members), levels: 1, crowded: len(members) > leafSize}
+	}
+	var children []*node
+	for from := 0; from < len(members); {
+		to := from + 1
+		for to < len(members) && members[to].key[len(prefix)] == members[from].key[len(prefix)] {
+			to++
+		}
+		children = append(children, build(members[from:to:to], level+1))
+		from = to
+	}
+	return branch(prefix, children)
+}
+
+func branch(prefix string, children []*node) *node {
+	n := &node{prefix: prefix, children: children}
+	for _, c := range children {
+		n.size += c.size
+		n.levels = max(n.levels, c.levels+1)
+		n.crowded = n.crowded || c.crowded
+	}
+	return n
+}
+
+func (n *node) appendMembers(to []member) []member {
+	to = append(to, n.members...)
+	for _, c := range n.children {
+		to = c.appendMembers(to)
+	}
+	return to
+}
+
+// replaced is a copy of members with m in its place.
+func replaced(members []member, m member) []member {
+	i, found := slices.BinarySearchFunc(members, m.key, member.compareKey)
+	if found {
+		copied := slices.Clone(members)
+		copied[i] = m
+		return copied
+	}
+	copied := make([]member, 0, len(members)+1)
+	return append(append(append(copied, members[:i]...), m), members[i:]...)
+}
+
+// common is the length of the prefix that two strings share.
+func common(a, b string) int {
+	n := 0
+	for n < len(a) && n < len(b) && a[n] == b[n] {
+		n++
+	}
+	return n
+}
