@@ -15,8 +15,8 @@ const (
 	// maxListings bounds how often an interrupted listing is repeated.
 	maxListings = 5
 
-	// passTimeout ends a pass that the kernel does not answer. A million flows take seconds.
-	passTimeout = time.Minute
+	// passTimeout ends a pass that the kernel does not answer.
+	passTimeout = 30 * time.Second
 )
 
 // Cleaner deletes the UDP flows that a snapshot no longer allows. Calls for different families may
