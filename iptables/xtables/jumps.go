@@ -85,8 +85,9 @@ func planJumps(jumps []Jump, list listFunc) ([]byte, error) {
 				plan.add(group[0].Table, "-D"+strings.TrimPrefix(rule, "-A"))
 			}
 		}
-		for i, j := range group {
-			plan.add(j.Table, fmt.Sprintf("-I %s %d %s", j.Chain, i+1, j.spec()))
+		// The last one first: iptables-nft cannot insert between rules of the same commit.
+		for _, j := range slices.Backward(group) {
+			plan.add(j.Table, fmt.Sprintf("-I %s %s", j.Chain, j.spec()))
 		}
 	}
 	return plan.bytes(), nil
