@@ -197,7 +197,7 @@ func (tx *fakeTx) addRule(o op, rule fakeRule) error {
 	case at > len(c.rules):
 		return errors.New("index of insertion too big")
 	case o.verb == insert && at > 0 && at < len(c.rules) && tx.grown[o.name]:
-		return errors.New("cannot insert between rules of the same commit") // iptables-nft 1.8.9
+		return errors.New("cannot insert before a rule of the same commit") // iptables-nft 1.8.9
 	}
 	tx.grown[o.name] = true
 	c.rules = slices.Insert(c.rules, at, rule)

@@ -85,7 +85,7 @@ func planJumps(jumps []Jump, list listFunc) ([]byte, error) {
 				plan.add(group[0].Table, "-D"+strings.TrimPrefix(rule, "-A"))
 			}
 		}
-		// The last one first: iptables-nft cannot insert between rules of the same commit.
+		// The last one first: iptables-nft cannot insert before a rule of the same commit.
 		for _, j := range slices.Backward(group) {
 			plan.add(j.Table, fmt.Sprintf("-I %s %s", j.Chain, j.spec()))
 		}

@@ -1,0 +1,139 @@
+package xtables
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sluice-proxy/sluice/proxy"
+)
+
+var testJumps = []Jump{
+	{Table: "nat", Chain: "PREROUTING", Target: "SLUICE-A", Comment: "sluice: services"},
+	{Table: "nat", Chain: "PREROUTING", Match: []string{"-m", "addrtype", "--dst-type", "LOCAL"}, Target: "SLUICE-B"},
+	{Table: "nat", Chain: "OUTPUT", Target: "SLUICE-A", Comment: "sluice: services"},
+	{Table: "filter", Chain: "FORWARD", Match: []string{"-m", "conntrack", "--ctstate", "NEW"}, Target: "SLUICE-A", Comment: `a "quoted" \ word`},
+	{Table: "filter", Chain: "FORWARD", Target: "SLUICE-A"},
+}
+
+// eachInterface runs f with the real ones of both backends and families and with the fake. rules gives those of a
+// chain, and foreign writes as others do.
+func eachInterface(t *testing.T, f func(t *testing.T, i Interface, rules listFunc, foreign func(lines ...string))) {
+	prepare := []string{"*nat", ":SLUICE-A - [0:0]", ":SLUICE-B - [0:0]", ":KUBE-SERVICES - [0:0]", ":CNI - [0:0]", "COMMIT",
+		"*filter", ":SLUICE-A - [0:0]", "COMMIT"}
+	t.Run("fake", func(t *testing.T) {
+		fake := NewFake(proxy.IPv4, 1)
+		mustRestore(t, fake, prepare...)
+		f(t, fake, fake.list, func(lines ...string) { mustRestore(t, quiet(fake), lines...) })
+	})
+	eachKernel(t, func(t *testing.T, r *Runner) {
+		mustRestore(t, r, prepare...)
+		f(t, r, r.listRules(context.Background()), func(lines ...string) {
+			r.foreignRestore(t, strings.Join(lines, "\n")+"\n")
+		})
+	})
+}
+
+// targetsIn shows where the rules of a chain lead.
+func targetsIn(t *testing.T, rules listFunc, table, chain string) string {
+	t.Helper()
+	lines, err := rules(table, chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var targets []string
+	for _, line := range lines {
+		targets = append(targets, strings.TrimPrefix(targetOf(line), "SLUICE-"))
+	}
+	return strings.Join(targets, " ")
+}
+
+func mustEnsure(t *testing.T, i Interface, jumps []Jump) {
+	t.Helper()
+	if err := i.EnsureJumps(context.Background(), jumps); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestEnsureJumpsPutsThemFirstAndOnce(t *testing.T) {
+	eachInterface(t, func(t *testing.T, i Interface, rules listFunc, foreign func(...string)) {
+		foreign("*nat", "-A PREROUTING -j CNI", "-A PREROUTING -j KUBE-SERVICES", "COMMIT")
+		check := func(when string) {
+			t.Helper()
+			for _, want := range [][3]string{
+				{"nat", "PREROUTING", "A B CNI KUBE-SERVICES"}, {"nat", "OUTPUT", "A"}, {"filter", "FORWARD", "A A"}, {"filter", "INPUT", ""},
+			} {
+				if got := targetsIn(t, rules, want[0], want[1]); got != want[2] {
+					t.Errorf("%s: %s %s leads to %q instead of %q", when, want[0], want[1], got, want[2])
+				}
+			}
+		}
+		mustEnsure(t, i, testJumps)
+		check("first")
+		before, _ := rules("filter", "FORWARD")
+		mustEnsure(t, i, testJumps)
+		check("again")
+		after, _ := rules("filter", "FORWARD")
+		if diff := cmp.Diff(before, after); diff != "" {
+			t.Errorf("(-before +after)\n%s", diff)
+		}
+	})
+}
+
+func TestEnsureJumpsMendsOrderOnlyWhereItMatters(t *testing.T) {
+	tests := []struct {
+		name    string
+		foreign []string
+		want    string
+	}{
+		{"kube-proxy came before ours", []string{"-I PREROUTING -j KUBE-SERVICES"}, "A B KUBE-SERVICES"},
+		{"kube-proxy came between ours", []string{"-I PREROUTING 2 -j KUBE-SERVICES"}, "A B KUBE-SERVICES"},
+		{"somebody else came before ours", []string{"-I PREROUTING -j CNI"}, "CNI A B"},
+		{"kube-proxy came behind ours", []string{"-A PREROUTING -j KUBE-SERVICES"}, "A B KUBE-SERVICES"},
+		{"one is doubled", []string{`-A PREROUTING -m comment --comment "sluice: services" -j SLUICE-A`}, "A B"},
+		{"one is of an older release", []string{"-A PREROUTING -p tcp -j SLUICE-A"}, "A B"},
+		{"one is gone", []string{"-D PREROUTING -m addrtype --dst-type LOCAL -j SLUICE-B", "-A PREROUTING -j CNI"}, "A B CNI"},
+		{"all are gone", []string{"-F PREROUTING", "-A PREROUTING -j CNI"}, "A B CNI"},
+		{"order is wrong", []string{"-D PREROUTING -m addrtype --dst-type LOCAL -j SLUICE-B", "-I PREROUTING -m addrtype --dst-type LOCAL -j SLUICE-B"}, "A B"},
+	}
+	eachInterface(t, func(t *testing.T, i Interface, rules listFunc, foreign func(...string)) {
+		for _, test := range tests {
+			foreign("*nat", "-F PREROUTING", "COMMIT")
+			mustEnsure(t, i, testJumps)
+			foreign(append(append([]string{"*nat"}, test.foreign...), "COMMIT")...)
+			mustEnsure(t, i, testJumps)
+			if got := targetsIn(t, rules, "nat", "PREROUTING"); got != test.want {
+				t.Errorf("%s: %q instead of %q", test.name, got, test.want)
+			}
+		}
+	})
+}
+
+func TestRemoveJumpsLeavesOthers(t *testing.T) {
+	eachInterface(t, func(t *testing.T, i Interface, rules listFunc, foreign func(...string)) {
+		mustEnsure(t, i, testJumps)
+		foreign("*nat", "-I PREROUTING -j CNI", `-A PREROUTING -m comment --comment "-j SLUICE-A" -j RETURN`, "-A PREROUTING -j SLUICE-B", "COMMIT")
+		if err := i.RemoveJumps(context.Background(), "SLUICE-"); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range [][3]string{{"nat", "PREROUTING", "CNI RETURN"}, {"nat", "OUTPUT", ""}, {"filter", "FORWARD", ""}} {
+			if got := targetsIn(t, rules, want[0], want[1]); got != want[2] {
+				t.Errorf("%s %s leads to %q instead of %q", want[0], want[1], got, want[2])
+			}
+		}
+	})
+}
+
+func TestRemoveJumpsOfOnePrefix(t *testing.T) {
+	eachInterface(t, func(t *testing.T, i Interface, rules listFunc, _ func(...string)) {
+		mustEnsure(t, i, testJumps)
+		if err := i.RemoveJumps(context.Background(), "SLUICE-B"); err != nil {
+			t.Fatal(err)
+		}
+		if got := targetsIn(t, rules, "nat", "PREROUTING"); got != "A" {
+			t.Errorf("PREROUTING leads to %q", got)
+		}
+	})
+}
