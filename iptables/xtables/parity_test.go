@@ -205,7 +205,7 @@ var (
 		"*nat\n:SLUICE-A - [0:0]\n-D SLUICE-A -j RETURN\nCOMMIT\n", "*nat\n:SLUICE-A - [0:0]\n-D SLUICE-A 1\nCOMMIT\n",
 		"*nat\n:SLUICE-A - [0:0]\n-I SLUICE-A 2 -j RETURN\nCOMMIT\n",
 		// Backend nft may not find a rule of the same commit to insert before.
-		"*nat\n:SLUICE-A - [0:0]\n-A SLUICE-A -j RETURN\n-I SLUICE-A -j ACCEPT\n-I SLUICE-A 2 -j RETURN\n-D SLUICE-A 1\n-D SLUICE-A -j RETURN\nCOMMIT\n",
+		"*nat\n:SLUICE-A - [0:0]\n-A SLUICE-A -j RETURN\n-I SLUICE-A -j ACCEPT\n-I SLUICE-A 2 -p tcp -j RETURN\n-D SLUICE-A 1\n-D SLUICE-A -j RETURN\nCOMMIT\n",
 		"*nat\n:SLUICE-A - [0:0]\n-A SLUICE-A -j SLUICE-A\n-A OUTPUT -j SLUICE-A\nCOMMIT\n",
 		"*nat\n:SLUICE-A - [0:0]\n-A SLUICE-A -j MASQUERADE\n-A OUTPUT -j SLUICE-A\nCOMMIT\n",
 		"*nat\n:SLUICE-A - [0:0]\n-A SLUICE-A -p tcp -j DNAT --to-destination :80\n-A POSTROUTING -j SLUICE-A\nCOMMIT\n",
