@@ -161,12 +161,9 @@ func TestIneligibleNodeIsDrained(t *testing.T) {
 }
 
 func TestSetAsideServicesDrainTheNodeWhenTheyMatter(t *testing.T) {
-	aside := func(names ...string) []proxy.SetAside {
-		var out []proxy.SetAside
-		for _, n := range names {
-			out = append(out, proxy.SetAside{Name: proxy.ServicePortName{Namespace: "default", Name: n}, Err: errors.New("refused")})
-		}
-		return out
+	aside := func(name string, times int) []proxy.SetAside {
+		port := proxy.ServicePortName{Namespace: "default", Name: name}
+		return slices.Repeat([]proxy.SetAside{{Name: port, Err: errors.New("refused")}}, times)
 	}
 	tests := []struct {
 		name     string
@@ -175,10 +172,10 @@ func TestSetAsideServicesDrainTheNodeWhenTheyMatter(t *testing.T) {
 		want     [2]int
 	}{
 		{"none", 100, nil, fine},
-		{"one in twenty", 100, aside("a", "b", "c", "d", "e"), fine},
-		{"more than one in twenty", 100, aside("a", "b", "c", "d", "e", "f"), drain},
-		{"the API server", 1000, aside("kubernetes"), drain},
-		{"another Service of that name's namespace", 1000, aside("kubernetes-dashboard"), fine},
+		{"one in twenty", 1000, aside("a", 50), fine},
+		{"more than one in twenty", 1000, aside("a", 51), drain},
+		{"the API server", 1000, aside("kubernetes", 1), drain},
+		{"another Service of that name's namespace", 1000, aside("kubernetes-dashboard", 1), fine},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

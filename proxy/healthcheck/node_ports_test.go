@@ -296,9 +296,8 @@ func TestPortThatIsTakenIsReportedOnceAndTriedAgain(t *testing.T) {
 		}
 	}
 	// A failure after a success is news again.
-	s.Services(t.Context(), proxy.IPv4, snapshot(on("192.0.2.1")))
-	h.occupy("tcp4 192.0.2.1:30001")
-	s.Services(t.Context(), proxy.IPv4, snapshot(on("192.0.2.1"), servicePort("a", "", 30001)))
+	h.occupy("tcp4 192.0.2.3:30001")
+	s.Services(t.Context(), proxy.IPv4, snapshot(on("192.0.2.1", "192.0.2.3"), servicePort("a", "", 30001)))
 	if len(events) != 2 {
 		t.Errorf("events %v, want a second one", events)
 	}
