@@ -13,13 +13,13 @@ import (
 // would be most of this process's memory in a large cluster. Trimming what is trimmed changes nothing.
 
 func trimService(s *corev1.Service) {
-	trimMeta(&s.ObjectMeta, nil, []string{"k8s-app"})
+	trimMeta(&s.ObjectMeta, nil, []string{"k8s-app", labelServiceProxyName})
 	s.Spec.Selector = nil
 	s.Status.Conditions = nil
 }
 
 func trimEndpointSlice(s *discoveryv1.EndpointSlice) {
-	trimMeta(&s.ObjectMeta, []string{corev1.EndpointsLastChangeTriggerTime}, []string{discoveryv1.LabelServiceName})
+	trimMeta(&s.ObjectMeta, []string{corev1.EndpointsLastChangeTriggerTime}, []string{discoveryv1.LabelServiceName, corev1.IsHeadlessService})
 	for i := range s.Endpoints {
 		e := &s.Endpoints[i]
 		e.Hostname, e.TargetRef, e.DeprecatedTopology = nil, nil, nil

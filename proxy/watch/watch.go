@@ -26,6 +26,9 @@ import (
 	"github.com/sluice-proxy/sluice/proxy"
 )
 
+// labelServiceProxyName gives a Service to another proxy.
+const labelServiceProxyName = "service.kubernetes.io/service-proxy-name"
+
 // Sink is told of Services and EndpointSlices, from several goroutines. It must not change what it is given.
 type Sink interface {
 	SetService(*corev1.Service)
@@ -87,8 +90,8 @@ func (w *Watcher) Run(ctx context.Context) {
 func (w *Watcher) services() *source {
 	informer := coreinformers.NewFilteredServiceInformer(w.cfg.Client, metav1.NamespaceAll, w.cfg.ResyncPeriod, cache.Indexers{},
 		func(o *metav1.ListOptions) {
-			o.LabelSelector = "!service.kubernetes.io/service-proxy-name"
-			o.FieldSelector = "spec.clusterIP!=None"
+			o.LabelSelector = "!" + labelServiceProxyName
+			o.FieldSelector = "spec.clusterIP!=" + corev1.ClusterIPNone
 		})
 	return newSource("services", informer, trimService, w.cfg.Sink.SetService, func(s *corev1.Service) {
 		w.cfg.Sink.DeleteService(proxy.ServiceName{Namespace: s.Namespace, Name: s.Name})
