@@ -56,6 +56,7 @@ func (l *Lab) addClient() (err error) {
 		l.Node.address("eth0", ClientCIDR.Bits(), NodeIP, NodeIP2),
 		l.Client.address("eth0", ClientCIDR.Bits(), addrs...),
 		l.Client.route(anywhere, NodeIP, "eth0"),
+		l.Client.disownLoopback,
 	)
 }
 

@@ -21,7 +21,7 @@ type Config struct {
 type Lab struct {
 	Node   *Host   // the machine under test: it forwards, and serves nothing
 	Pods   []*Host // pods on the node, named pod-a, pod-b, …
-	Client *Host   // outside of the cluster, with 6 addresses; it sends everything to the node
+	Client *Host   // outside of the cluster, with 6 addresses; it sends everything to the node, 127.0.0.1 too
 	Remote *Host   // another node; the node routes RemoteCIDR and CrowdCIDR to it
 
 	// RemotePods live on the other node, in its namespace: they differ from it by their addresses.

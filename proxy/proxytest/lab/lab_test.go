@@ -155,6 +155,22 @@ func TestInvalidPacketsAreInvalid(t *testing.T) {
 	}
 }
 
+func TestClientReachesTheNodesLoopback(t *testing.T) {
+	l := lab.Start(t, lab.Config{})
+	serve(t, 7004, l.Node)
+	probe := lab.Probe{To: netip.MustParseAddrPort("127.0.0.1:7004"), Protocol: proxy.TCP, Timeout: moment}
+	if got := l.Client.Probe(probe); got.Result != lab.Silence {
+		t.Errorf("without route_localnet: %v, want silence", got)
+	}
+	if err := l.Node.Sysctl(map[string]string{"net/ipv4/conf/all/route_localnet": "1"}); err != nil {
+		t.Fatal(err)
+	}
+	probe.Timeout = patience
+	if got := l.Client.Probe(probe); got.Server != "node" {
+		t.Errorf("with route_localnet: %v, want the node", got)
+	}
+}
+
 func TestConnectionsStayOpenAndKeepTheirSource(t *testing.T) {
 	l := lab.Start(t, lab.Config{})
 	serve(t, 7002, l.Pods[0])

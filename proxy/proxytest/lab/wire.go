@@ -120,6 +120,27 @@ func (ns *Namespace) own(p netip.Prefix) func() error {
 	})
 }
 
+// disownLoopback makes 127.0.0.0/8 addresses like others, that can be sent to others.
+func (ns *Namespace) disownLoopback() error {
+	if err := ns.Sysctl(map[string]string{"net/ipv4/conf/all/route_localnet": "1"}); err != nil {
+		return err
+	}
+	lo, err := ns.links.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	own, err := ns.links.AddrList(lo, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("list addresses of lo: %w", err)
+	}
+	for _, addr := range own {
+		if err := ns.links.AddrDel(lo, &addr); err != nil {
+			return fmt.Errorf("delete %v: %w", addr.IPNet, err)
+		}
+	}
+	return nil
+}
+
 // attachRouted connects a pod by an interface of the node's, with a route to just that pod, as
 // Calico and others do.
 func (l *Lab) attachRouted(pod *Host) error {
@@ -212,4 +233,20 @@ func (ns *Namespace) neighbour(name string, addrs [2]netip.Addr, mac net.Hardwar
 
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// AddLoopback gives the host an address on its loopback interface, and returns how to take it away.
+func (h *Host) AddLoopback(a netip.Addr) (remove func() error, err error) {
+	lo, err := h.links.LinkByName("lo")
+	if err != nil {
+		return nil, fmt.Errorf("find lo: %w", err)
+	}
+	addr := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(a, a.BitLen()))}
+	if a.Is6() {
+		addr.Flags = unix.IFA_F_NODAD
+	}
+	if err := h.links.AddrAdd(lo, addr); err != nil {
+		return nil, fmt.Errorf("add %v to lo of %s: %w", a, h.Name, err)
+	}
+	return func() error { return h.links.AddrDel(lo, addr) }, nil
 }
