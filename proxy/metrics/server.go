@@ -1,0 +1,76 @@
+package metrics
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/pprof"
+	"net/netip"
+
+	"github.com/sluice-proxy/sluice/proxy/httpserver"
+)
+
+// ServerConfig says what the metrics address offers beside the metrics.
+type ServerConfig struct {
+	Addr     string // host:port; empty serves nothing
+	HardFail bool   // give up when the address cannot be bound
+
+	Mode string // the answer of /proxyMode
+
+	// Profiling offers /debug/pprof/ to clients on a loopback address.
+	Profiling bool
+
+	// Handlers are further paths, matched exactly.
+	Handlers map[string]http.Handler
+}
+
+// Serve serves the metrics address until ctx ends. When the address cannot be bound it tries
+// again, or fails if HardFail says so.
+func (m *Metrics) Serve(ctx context.Context, cfg ServerConfig) error {
+	return httpserver.Run(ctx, httpserver.Config{
+		Name: "metrics", Addr: cfg.Addr, Handler: m.ServerHandler(cfg), HardFail: cfg.HardFail,
+	})
+}
+
+// ServerHandler answers /metrics, /healthz (that there is an answer, and nothing else), /proxyMode
+// and what cfg adds.
+func (m *Metrics) ServerHandler(cfg ServerConfig) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", m.Handler())
+	mux.Handle("/healthz", text("ok"))
+	mux.Handle("/healthz/ping", text("ok"))
+	mux.Handle("/proxyMode", text(cfg.Mode))
+	for path, handler := range cfg.Handlers {
+		mux.Handle(path, handler)
+	}
+	if cfg.Profiling {
+		mux.Handle("/debug/pprof/", loopbackOnly(pprof.Index))
+		mux.Handle("/debug/pprof/cmdline", loopbackOnly(pprof.Cmdline))
+		mux.Handle("/debug/pprof/profile", loopbackOnly(pprof.Profile))
+		mux.Handle("/debug/pprof/symbol", loopbackOnly(pprof.Symbol))
+		mux.Handle("/debug/pprof/trace", loopbackOnly(pprof.Trace))
+	}
+	return mux
+}
+
+// text answers with a plain text that has no newline.
+func text(s string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		_, _ = io.WriteString(w, s) // the client may be gone
+	})
+}
+
+// loopbackOnly keeps from other hosts what could slow the proxy down or show its memory: the
+// metrics address is often open to all.
+func loopbackOnly(handler http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		client, err := netip.ParseAddrPort(r.RemoteAddr)
+		if err != nil || !client.Addr().Unmap().IsLoopback() {
+			http.Error(w, "profiles are for local clients", http.StatusForbidden)
+			return
+		}
+		handler(w, r)
+	})
+}
