@@ -1,0 +1,102 @@
+package proxytest
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
+)
+
+// Harness is a mode under test.
+type Harness struct {
+	Mode proxy.Mode
+
+	// Families to play; nil is both.
+	Families []proxy.Family
+
+	// Firewall sets, in the node's namespace that it is called in, the policies of INPUT and FORWARD to
+	// drop what nobody accepts but for established connections and loopback in INPUT, or takes that
+	// back. Nil: the mode accepts nothing on behalf of others, and scenarios with a firewall are left out.
+	Firewall func(f proxy.Family, on bool) error
+
+	// Dump shows, in the node's namespace that it is called in, what the mode left in the kernel. It is
+	// logged when a scenario fails.
+	Dump func(f proxy.Family) string
+
+	// Workers is how many scenarios are played at the same time, each in a lab of its own; 0: 4.
+	// Most of the time is spent waiting for packets that must not arrive.
+	Workers int
+
+	// Slowness stretches all times, for machines that are emulated; 0: 1.
+	Slowness int
+}
+
+// How long to wait for packets that must arrive, and for those that must not. A packet that comes
+// later than a moment makes a test pass that should fail, never the other way round.
+const (
+	patience = 10 * time.Second
+	moment   = 300 * time.Millisecond
+)
+
+func (h *Harness) patience() time.Duration { return patience * time.Duration(max(h.Slowness, 1)) }
+
+func (h *Harness) moment() time.Duration { return moment * time.Duration(max(h.Slowness, 1)) }
+
+// families are those to play.
+func (h *Harness) families() []proxy.Family {
+	if h.Families == nil {
+		return proxy.Families[:]
+	}
+	return h.Families
+}
+
+// job is a scenario in a family.
+type job struct {
+	family   proxy.Family
+	scenario Scenario
+}
+
+// name is the name of the job's subtest.
+func (j job) name() string { return fmt.Sprintf("%v/%s", j.family, j.scenario.Name) }
+
+// Run plays every scenario that the mode can be asked to pass, each as a subtest. It needs root.
+func Run(t *testing.T, h Harness) {
+	t.Helper()
+	jobs := make(chan job)
+	go func() {
+		defer close(jobs)
+		for _, s := range Scenarios() {
+			for _, f := range h.families() {
+				if s.in(f) && (!s.Firewall || h.Firewall != nil) {
+					jobs <- job{f, s}
+				}
+			}
+		}
+	}()
+	workers := h.Workers
+	if workers == 0 {
+		workers = 4
+	}
+	var wait sync.WaitGroup
+	for range workers {
+		wait.Go(func() {
+			labs := map[lab.Config]*lab.Lab{}
+			for j := range jobs {
+				t.Run(j.name(), func(sub *testing.T) { h.play(sub, h.labFor(t, labs, j.scenario), j) })
+			}
+		})
+	}
+	wait.Wait()
+}
+
+// labFor is the worker's lab for a scenario. It ends with the whole test.
+func (h *Harness) labFor(t *testing.T, labs map[lab.Config]*lab.Lab, s Scenario) *lab.Lab {
+	cfg := lab.Config{Bridge: s.Node.Detect == ByBridge}
+	if labs[cfg] == nil {
+		labs[cfg] = lab.Start(t, cfg)
+	}
+	return labs[cfg]
+}

@@ -1,0 +1,337 @@
+package proxytest
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/sluice-proxy/sluice/conntrack"
+	"github.com/sluice-proxy/sluice/conntrack/sysctl"
+	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/desired"
+	"github.com/sluice-proxy/sluice/proxy/nodeinfo"
+	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
+	"github.com/sluice-proxy/sluice/proxy/track"
+)
+
+// masqueradeMark is the default of --iptables-masquerade-bit.
+const masqueradeMark = 1 << 14
+
+// stage is where a scenario is played.
+type stage struct {
+	*Harness
+	t        *testing.T
+	lab      *lab.Lab
+	family   proxy.Family
+	scenario Scenario
+	addrs    []netip.Addr // that a masqueraded packet may come from
+
+	objects map[string]runtime.Object // by kind, namespace and name
+	process
+	open map[string]*open
+}
+
+// process is what a new process starts without.
+type process struct {
+	tracker   *track.Tracker
+	builder   *desired.Builder
+	dataplane proxy.Dataplane
+	cleaner   *conntrack.Cleaner
+	applied   *proxy.Snapshot
+}
+
+// open is a connection that has a name.
+type open struct {
+	conn *lab.Conn
+	last lab.Outcome
+}
+
+// play plays a scenario and leaves the node as it was, but for what an empty snapshot puts there.
+func (h *Harness) play(t *testing.T, l *lab.Lab, j job) {
+	s := &stage{Harness: h, t: t, lab: l, family: j.family, scenario: j.scenario,
+		objects: map[string]runtime.Object{}, open: map[string]*open{}}
+	s.prepare()
+	for i, step := range j.scenario.Steps {
+		if t.Failed() {
+			return
+		}
+		s.step(i, step)
+	}
+	s.end()
+}
+
+// must fails the test at once.
+func (s *stage) must(what string, err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// onNode runs f inside the node's namespace.
+func (s *stage) onNode(what string, f func() error) {
+	s.t.Helper()
+	s.must(what, s.lab.Node.Do(f))
+}
+
+func (s *stage) prepare() {
+	s.t.Cleanup(s.dump)
+	s.must("forget flows", s.lab.Node.FlushFlows())
+	s.addrs = s.lab.Node.Addrs(s.family)
+	for _, text := range s.scenario.Local {
+		a := lab.In(s.family, netip.MustParseAddr(text))
+		remove, err := s.lab.Node.AddLoopback(a)
+		s.must("add local address", err)
+		s.addrs = append(s.addrs, a)
+		s.t.Cleanup(func() { s.must("remove local address", remove()) })
+	}
+	if s.scenario.Firewall {
+		s.onNode("set firewall", func() error { return s.Firewall(s.family, true) })
+		s.t.Cleanup(func() { s.onNode("unset firewall", func() error { return s.Firewall(s.family, false) }) })
+	}
+	s.start(s.scenario.Node)
+}
+
+func (s *stage) dump() {
+	if !s.t.Failed() || s.Dump == nil {
+		return
+	}
+	s.onNode("dump", func() error { s.t.Log(s.Dump(s.family)); return nil })
+}
+
+// start makes a process that knows the objects of the scenario so far.
+func (s *stage) start(node Node) {
+	tracker := track.New(track.Config{ExternalIPs: !s.scenario.NoExternalIPs})
+	dataplane, err := s.Mode.New(s.family)
+	s.must("make dataplane", err)
+	s.process = process{
+		tracker:   tracker,
+		builder:   desired.NewBuilder(s.nodeFacts(node)),
+		dataplane: dataplane,
+		cleaner:   conntrack.NewCleaner(&conntrack.Kernel{}),
+	}
+	for _, o := range s.objects {
+		s.set(o)
+	}
+}
+
+// nodeFacts is what the program would find out about the node, with its addresses as they are.
+func (s *stage) nodeFacts(n Node) *proxy.Node {
+	s.t.Helper()
+	selection, err := nodeinfo.ParseNodePortSelection(textsIn(s.family, n.NodePortAddresses))
+	s.must("read nodePortAddresses", err)
+	cfg := nodeinfo.Config{
+		Name:               nodeName,
+		Families:           proxy.Families[:],
+		NodePorts:          selection,
+		PodDetector:        n.detector(),
+		LocalhostNodePorts: !n.NoLocalhost,
+		MasqueradeAll:      n.MasqueradeAll,
+		MasqueradeMark:     masqueradeMark,
+	}
+	if !n.NoServiceCIDR {
+		cfg.ServiceCIDRs = bothFamilies(lab.ServiceCIDR)
+	}
+	info := nodeinfo.New(cfg)
+	info.SetNode(n.object(s.family))
+	s.onNode("read the node's addresses", func() error {
+		addrs, err := nodeinfo.Addrs()
+		info.SetAddrs(addrs)
+		return err
+	})
+	facts := info.Node(s.family)
+	if facts.NodePorts.Localhost {
+		s.onNode("route localhost", sysctl.Tree{}.RouteLocalnet)
+	}
+	return facts
+}
+
+func (n Node) detector() nodeinfo.PodDetector {
+	switch n.Detect {
+	case ByClusterCIDR:
+		return nodeinfo.PodDetector{Mode: nodeinfo.ClusterCIDR, ClusterCIDRs: bothFamilies(lab.ClusterCIDR)}
+	case ByNodeCIDR:
+		return nodeinfo.PodDetector{Mode: nodeinfo.NodeCIDR}
+	case ByBridge:
+		return nodeinfo.PodDetector{Mode: nodeinfo.BridgeInterface, Interface: lab.BridgeName}
+	case ByInterfacePrefix:
+		return nodeinfo.PodDetector{Mode: nodeinfo.InterfaceNamePrefix, Interface: lab.PodPrefix}
+	}
+	return nodeinfo.PodDetector{}
+}
+
+// object is the node's Node object.
+func (n Node) object(f proxy.Family) *corev1.Node {
+	o := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName, Labels: map[string]string{corev1.LabelTopologyZone: n.Zone}}}
+	for _, p := range bothFamilies(lab.NodeCIDR) {
+		o.Spec.PodCIDRs = append(o.Spec.PodCIDRs, p.String())
+	}
+	for _, each := range proxy.Families {
+		if each != f || !n.NoAddress {
+			ip := lab.In(each, lab.NodeIP).String()
+			o.Status.Addresses = append(o.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: ip})
+		}
+	}
+	return o
+}
+
+func bothFamilies(p netip.Prefix) []netip.Prefix {
+	return []netip.Prefix{p, lab.PrefixIn(proxy.IPv6, p)}
+}
+
+func (s *stage) step(i int, step Step) {
+	s.t.Helper()
+	name := step.Name
+	if name == "" {
+		name = fmt.Sprintf("step %d", i+1)
+	}
+	if step.Restart {
+		s.start(s.scenario.Node)
+	}
+	if step.Node != nil {
+		s.scenario.Node = *step.Node
+		s.builder.SetNode(s.nodeFacts(*step.Node))
+	}
+	for _, o := range step.Set {
+		s.remember(o)
+		s.set(o)
+	}
+	for _, o := range step.Delete {
+		delete(s.objects, key(o))
+		s.unset(o)
+	}
+	s.apply(name)
+	packets, err := parsePackets(s.family, step.Packets)
+	s.must(name, err)
+	s.send(name, packets)
+}
+
+// apply brings the objects into the kernel, and does it again, which must not write anything.
+func (s *stage) apply(step string) {
+	s.t.Helper()
+	s.builder.Update(s.tracker.Take().Inputs)
+	want := s.builder.Snapshot()
+	s.onNode(step+": apply", func() error {
+		report, err := s.dataplane.Apply(s.t.Context(), want)
+		if err == nil && len(report.SetAside) > 0 {
+			err = fmt.Errorf("%v was set aside: %w", report.SetAside[0].Name, report.SetAside[0].Err)
+		}
+		return err
+	})
+	s.onNode(step+": clean flows", func() error {
+		_, err := s.cleaner.Applied(s.t.Context(), s.applied, want)
+		return err
+	})
+	s.applied = want
+	s.onNode(step+": apply again", func() error {
+		report, err := s.dataplane.Apply(s.t.Context(), want)
+		for _, table := range report.Tables {
+			if table.Writes != 0 {
+				err = fmt.Errorf("%d writes to %s", table.Writes, table.Table)
+			}
+		}
+		return err
+	})
+}
+
+// end closes what is open and removes all objects, so that nothing of them may be left.
+func (s *stage) end() {
+	s.t.Helper()
+	for _, o := range s.open {
+		o.conn.Close()
+	}
+	for _, o := range s.objects {
+		s.unset(o)
+	}
+	s.apply("delete all objects")
+	if n := s.applied.Len(); n != 0 {
+		s.t.Errorf("%d ServicePorts are left after all objects are deleted", n)
+	}
+}
+
+func key(o runtime.Object) string {
+	switch o := o.(type) {
+	case *corev1.Service:
+		return "Service " + o.Namespace + "/" + o.Name
+	case *discoveryv1.EndpointSlice:
+		return "EndpointSlice " + o.Namespace + "/" + o.Name
+	}
+	panic(fmt.Sprintf("scenarios have no objects of type %T", o))
+}
+
+func (s *stage) remember(o runtime.Object) {
+	s.t.Helper()
+	s.objects[key(o)] = o
+	s.must("serve", s.serve(o))
+}
+
+func (s *stage) set(o runtime.Object) {
+	switch o := o.(type) {
+	case *corev1.Service:
+		s.tracker.SetService(serviceIn(s.family, o))
+	case *discoveryv1.EndpointSlice:
+		s.tracker.SetEndpointSlice(endpointSliceIn(s.family, o))
+	}
+}
+
+func (s *stage) unset(o runtime.Object) {
+	switch o := o.(type) {
+	case *corev1.Service:
+		s.tracker.DeleteService(proxy.ServiceName{Namespace: o.Namespace, Name: o.Name})
+	case *discoveryv1.EndpointSlice:
+		s.tracker.DeleteEndpointSlice(o.Namespace, o.Name)
+	}
+}
+
+// serve makes every pod answer on the ports of a slice, whichever the slice names, so that a packet that
+// goes astray is seen; and the node and the world on the ports of a Service, so that one that is not
+// translated is.
+func (s *stage) serve(o runtime.Object) error {
+	switch o := o.(type) {
+	case *corev1.Service:
+		for _, p := range o.Spec.Ports {
+			for _, number := range []int32{p.Port, p.NodePort, o.Spec.HealthCheckNodePort} {
+				if err := serveOn(protocolOf(p.Protocol), number, s.lab.Node, s.lab.World); err != nil {
+					return err
+				}
+			}
+		}
+	case *discoveryv1.EndpointSlice:
+		pods := slices.Concat(s.lab.Pods, s.lab.RemotePods, []*lab.Host{s.lab.Crowd})
+		for _, p := range o.Ports {
+			if p.Port != nil && p.Protocol != nil {
+				if err := serveOn(protocolOf(*p.Protocol), *p.Port, pods...); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func protocolOf(p corev1.Protocol) proxy.Protocol {
+	for protocol, api := range apiProtocols {
+		if api == p {
+			return protocol
+		}
+	}
+	return proxy.TCP
+}
+
+func serveOn(p proxy.Protocol, number int32, hosts ...*lab.Host) error {
+	if number == 0 {
+		return nil
+	}
+	for _, h := range hosts {
+		if err := h.Serve(p, uint16(number)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
