@@ -52,6 +52,19 @@ func TestDecodeSkipsIncompleteFlowsAndRefusesBrokenOnes(t *testing.T) {
 	}
 }
 
+// A table of a million flows passes through here.
+func TestDecodeAllocatesNothing(t *testing.T) {
+	b := body(proxy.IPv6, translated("[2001:db8::1]:1000", "[fd00::10]:53", "[fd01::1]:5353"))
+	allocs := testing.AllocsPerRun(100, func() {
+		if _, ok, err := decodeFlow(b, proxy.IPv6); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+	})
+	if allocs != 0 {
+		t.Errorf("%v allocations for a flow", allocs)
+	}
+}
+
 func TestMessageResult(t *testing.T) {
 	code := func(n int32) []byte { return binary.NativeEndian.AppendUint32(nil, uint32(n)) }
 	for _, tt := range []struct {

@@ -51,7 +51,7 @@ func (k *Kernel) dump(ctx context.Context, family proxy.Family, filter bool, yie
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer c.close()
 	if err := c.send(ctx, dumpRequest(1, family, filter)); err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (k *Kernel) Delete(ctx context.Context, family proxy.Family, flows []Flow) 
 	if err != nil {
 		return 0, err
 	}
-	defer c.Close()
+	defer c.close()
 	deleted := 0
 	for start := 0; start < len(flows); start += deleteBatch {
 		n, err := c.delete(ctx, family, flows[start:min(start+deleteBatch, len(flows))], uint32(start+1))
@@ -119,6 +119,9 @@ func dial() (*conn, error) {
 	_ = s.SetsockoptInt(unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
 	return &conn{Conn: s, buf: make([]byte, datagramSize)}, nil
 }
+
+// close frees the socket. There is nothing to lose with it.
+func (c *conn) close() { _ = c.Close() }
 
 func (c *conn) send(ctx context.Context, b []byte) error {
 	return c.Sendto(ctx, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})

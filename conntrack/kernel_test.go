@@ -206,7 +206,7 @@ func createInZone(t *testing.T, f Flow) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer c.close()
 	if err := c.send(t.Context(), r.end(start)); err != nil {
 		t.Fatal(err)
 	}
