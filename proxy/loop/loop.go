@@ -2,6 +2,7 @@ package loop
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,9 +57,10 @@ type Loop struct {
 
 // family is what the building goroutine keeps for one IP family.
 type family struct {
-	builder *desired.Builder
-	posted  *proxy.Snapshot
-	worker  *worker
+	builder   *desired.Builder
+	posted    *proxy.Snapshot
+	conflicts []desired.Conflict // as last told
+	worker    *worker
 }
 
 // New makes a loop that has not begun.
@@ -118,8 +120,25 @@ func (l *Loop) post(ctx context.Context) {
 			continue
 		}
 		f.posted = snapshot
+		l.contested(ctx, f)
 		f.worker.post(order{want: snapshot, triggers: batch.Triggers})
 		klog.FromContext(ctx).V(4).Info("Built snapshot", "family", f.worker.family, "servicePorts", snapshot.Len(),
 			"inputs", len(batch.Inputs))
 	}
+}
+
+// contested tells the observers of conflicts that are new or gone.
+func (l *Loop) contested(ctx context.Context, f *family) {
+	conflicts := f.builder.Conflicts()
+	if slices.EqualFunc(conflicts, f.conflicts, sameConflict) {
+		return
+	}
+	f.conflicts = conflicts
+	for _, o := range l.cfg.Observers {
+		o.Contested(ctx, f.worker.family, conflicts)
+	}
+}
+
+func sameConflict(a, b desired.Conflict) bool {
+	return a.Frontend == b.Frontend && a.Owner == b.Owner && slices.Equal(a.Losers, b.Losers)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/desired"
 	"github.com/sluice-proxy/sluice/proxy/policy"
 	"github.com/sluice-proxy/sluice/proxy/track"
 )
@@ -148,6 +149,10 @@ func (r *record) note(format string, args ...any) {
 }
 
 func (r *record) Queued(f proxy.Family) { r.note("queued %v", f) }
+func (r *record) Contested(_ context.Context, f proxy.Family, conflicts []desired.Conflict) {
+	r.note("contested %v %d", f, len(conflicts))
+}
+func (r *record) Doubted(f proxy.Family, reason string) { r.note("doubted %v: %s", f, reason) }
 func (r *record) Applied(_ context.Context, a Applied) {
 	r.note("applied %v %d after %d, triggers %d", a.Family, a.New.Len(), a.Old.Len(), len(a.Triggers))
 }
@@ -483,6 +488,22 @@ func TestChangeWithoutEffectIsNotApplied(t *testing.T) {
 		w.wantCalls(w.v4)
 		w.wantCalls(w.v6)
 		w.wantEvents()
+	})
+}
+
+func TestConflictsAreToldWhenTheyChange(t *testing.T) {
+	run(t, nil, func(w *world) {
+		for _, name := range []string{"a1", "a2", "b"} { // two of them with one address
+			w.changes.serve(name)
+		}
+		w.sync()
+		w.wantEvents("contested IPv4 1", "queued IPv4", "queued IPv4", "applied IPv4 2 after 0, triggers 3")
+		w.changes.serve("c")
+		w.after(time.Minute)
+		w.wantEvents("queued IPv4", "queued IPv4", "applied IPv4 3 after 2, triggers 1")
+		w.changes.put(policy.Input{Name: proxy.ServiceName{Namespace: "ns", Name: "a1"}})
+		w.after(time.Minute)
+		w.wantEvents("contested IPv4 0", "queued IPv4", "queued IPv4", "applied IPv4 3 after 3, triggers 1")
 	})
 }
 

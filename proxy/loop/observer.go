@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/desired"
 )
 
 // Observer is told what becomes of snapshots. Its methods are called from one goroutine per family
@@ -14,6 +15,12 @@ type Observer interface {
 	// Queued says that the family waits for an Apply: something changed or the kernel's state is in
 	// doubt. It may be called several times for one Apply.
 	Queued(family proxy.Family)
+
+	// Contested lists the frontends that several ServicePorts claim, whenever the list changes.
+	Contested(ctx context.Context, family proxy.Family, conflicts []desired.Conflict)
+
+	// Doubted says that somebody else may have changed what was applied. A repair follows.
+	Doubted(family proxy.Family, reason string)
 
 	// Applied says that the kernel serves a snapshot.
 	Applied(ctx context.Context, a Applied)

@@ -114,6 +114,9 @@ func (w *worker) distrust(ctx context.Context, reason string) {
 	klog.FromContext(ctx).Info("Kernel state is in doubt", "reason", reason)
 	w.dataplane.Resync(reason)
 	w.schedule.doubt(time.Now())
+	for _, o := range w.observers {
+		o.Doubted(w.family, reason)
+	}
 	w.queued()
 }
 

@@ -226,3 +226,12 @@ func podCIDRs(spec corev1.NodeSpec) []netip.Prefix {
 	}
 	return cidrs
 }
+
+// toBeDeleted is the taint of nodes that the cluster autoscaler is about to remove.
+const toBeDeleted = "ToBeDeletedByClusterAutoscaler"
+
+// Eligible tells whether load balancers should send new connections to a node. A cordoned node still is.
+func Eligible(node *corev1.Node) bool {
+	return node.DeletionTimestamp == nil &&
+		!slices.ContainsFunc(node.Spec.Taints, func(t corev1.Taint) bool { return t.Key == toBeDeleted })
+}

@@ -326,3 +326,21 @@ func TestWaitForNodeInsistsOnPodCIDRsInTheirMode(t *testing.T) {
 		}
 	})
 }
+
+func TestEligibility(t *testing.T) {
+	now := metav1.Now()
+	for name, c := range map[string]struct {
+		change func(*corev1.Node)
+		want   bool
+	}{
+		"plain":         {nil, true},
+		"cordoned":      {func(n *corev1.Node) { n.Spec.Unschedulable = true }, true},
+		"other taint":   {func(n *corev1.Node) { n.Spec.Taints = []corev1.Taint{{Key: "other"}} }, true},
+		"to be deleted": {func(n *corev1.Node) { n.Spec.Taints = []corev1.Taint{{Key: "other"}, {Key: toBeDeleted}} }, false},
+		"being deleted": {func(n *corev1.Node) { n.DeletionTimestamp = &now }, false},
+	} {
+		if got := Eligible(node(c.change)); got != c.want {
+			t.Errorf("%s: got %v, want %v", name, got, c.want)
+		}
+	}
+}

@@ -103,17 +103,3 @@ func IPv6Missing() string {
 	}
 	return ""
 }
-
-// RouteLocalhost lets packets with a loopback address leave the host, without which NodePorts cannot be
-// served on 127.0.0.1. It writes nothing if that is so already.
-func RouteLocalhost() error {
-	const file = "/proc/sys/net/ipv4/conf/all/route_localnet"
-	was, err := os.ReadFile(file)
-	if err == nil && string(bytes.TrimSpace(was)) == "1" {
-		return nil
-	}
-	if err := os.WriteFile(file, []byte("1"), 0o644); err != nil {
-		return fmt.Errorf("set net.ipv4.conf.all.route_localnet, which NodePorts on localhost need: %w", err)
-	}
-	return nil
-}

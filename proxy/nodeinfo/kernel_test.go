@@ -1,7 +1,6 @@
 package nodeinfo
 
 import (
-	"bytes"
 	"context"
 	"net/netip"
 	"os"
@@ -75,20 +74,6 @@ func TestWatchAddrsSeesChanges(t *testing.T) {
 				cancel()
 			}
 		})
-	})
-}
-
-func TestRouteLocalhostSetsTheSysctlOnce(t *testing.T) {
-	inNamespace(t, func() {
-		for range 2 {
-			if err := RouteLocalhost(); err != nil {
-				t.Error(err)
-			}
-			got, err := os.ReadFile("/proc/sys/net/ipv4/conf/all/route_localnet")
-			if err != nil || string(bytes.TrimSpace(got)) != "1" {
-				t.Errorf("got %q, %v, want 1", got, err)
-			}
-		}
 	})
 }
 
