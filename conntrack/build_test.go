@@ -22,7 +22,7 @@ func untranslated(client, dst string) Flow { return translated(client, dst, dst)
 // node is a node with NodePorts on its two addresses.
 func node(change ...func(*proxy.Node)) *proxy.Node {
 	n := &proxy.Node{
-		Addrs:        addrs("172.16.0.1", "192.168.0.1"),
+		Addrs:        addrs("127.0.0.1", "172.16.0.1", "192.168.0.1"),
 		NodePorts:    proxy.NodePortAddrs{All: true},
 		ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")},
 	}

@@ -67,7 +67,7 @@ func text(s string) http.Handler {
 func loopbackOnly(handler http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		client, err := netip.ParseAddrPort(r.RemoteAddr)
-		if err != nil || !client.Addr().Unmap().IsLoopback() {
+		if err != nil || !client.Addr().IsLoopback() {
 			http.Error(w, "profiles are for local clients", http.StatusForbidden)
 			return
 		}
