@@ -141,8 +141,8 @@ func (s *section) appendTo(to *bytes.Buffer, keep bool) {
 	to.WriteByte('*')
 	to.WriteString(s.table)
 	to.WriteByte('\n')
-	s.heads.WriteTo(to)
-	s.rules.WriteTo(to)
+	to.Write(s.heads.Bytes())
+	to.Write(s.rules.Bytes())
 	if !keep {
 		for _, name := range s.gone {
 			to.WriteString("-X ")

@@ -25,6 +25,7 @@ type dataplane struct {
 	jumps  []xtables.Jump // those in place; nil: not known
 	served bool           // a whole snapshot has been applied once
 
+	now    func() time.Time
 	shelf  shelf
 	linger lingering
 
@@ -39,6 +40,7 @@ func newDataplane(cfg Config, ipt xtables.Interface) *dataplane {
 	return &dataplane{
 		cfg:    cfg,
 		ipt:    ipt,
+		now:    time.Now,
 		shelf:  shelf{},
 		linger: lingering{},
 		counts: map[string]*proxy.TableCount{nat: {Table: nat}, filter: {Table: filter}},
@@ -47,7 +49,7 @@ func newDataplane(cfg Config, ipt xtables.Interface) *dataplane {
 
 // Apply implements proxy.Dataplane. It runs nothing if want asks for what is there.
 func (d *dataplane) Apply(ctx context.Context, want *proxy.Snapshot) (proxy.Report, error) {
-	now := time.Now()
+	now := d.now()
 	d.full = false
 	for _, c := range d.counts {
 		c.Writes = 0
@@ -59,7 +61,7 @@ func (d *dataplane) Apply(ctx context.Context, want *proxy.Snapshot) (proxy.Repo
 		err = d.settle(ctx, want)
 	}
 	d.served = d.served || err == nil
-	return d.report(now), err
+	return d.report(), err
 }
 
 // Resync implements proxy.Dataplane: the next Apply writes everything.
@@ -70,8 +72,8 @@ func (d *dataplane) Watch(ctx context.Context, doubt func(reason string)) error 
 	return d.watch(ctx, doubt)
 }
 
-func (d *dataplane) report(now time.Time) proxy.Report {
-	aside, again := d.shelf.report(now)
+func (d *dataplane) report() proxy.Report {
+	aside, again := d.shelf.report(d.now())
 	return proxy.Report{
 		Again:    again,
 		SetAside: aside,
@@ -102,7 +104,7 @@ func (d *dataplane) settle(ctx context.Context, want *proxy.Snapshot) error {
 		if len(found) == 0 {
 			return refused
 		}
-		d.shelf.add(found)
+		d.shelf.add(found, d.now())
 	}
 }
 

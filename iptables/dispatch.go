@@ -81,7 +81,7 @@ func (d drawer) name(prefix string) string {
 	}
 	if len(start)+1+len(prefix) > maxChainName {
 		// Capital letters cannot be mistaken for digits.
-		return start + "-X" + hash(prefix)[:maxChainName-len(start)-len("-X")]
+		return start + "-X" + hash(prefix)
 	}
 	name := []byte(start + "-")
 	for i := range len(prefix) {

@@ -52,16 +52,16 @@ func (d drawer) rules(out *chains, m *member) {
 }
 
 // diff compares the chains of two trees. It costs in proportion to the nodes that they do not share.
-func (d drawer) diff(s *section, old, new tree) {
-	d.written(s, old, new.root)
-	d.deleted(s, old.root, new)
+func (d drawer) diff(s *section, from, to tree) {
+	d.written(s, from, to.root)
+	d.deleted(s, from.root, to)
 }
 
-func (d drawer) written(s *section, old tree, n *node) {
+func (d drawer) written(s *section, from tree, n *node) {
 	if n == nil {
 		return
 	}
-	was := old.find(n.prefix)
+	was := from.find(n.prefix)
 	if was == n {
 		return
 	}
@@ -70,22 +70,22 @@ func (d drawer) written(s *section, old tree, n *node) {
 	s.compare()
 	for i := range n.members {
 		if m := &n.members[i]; !m.single() {
-			d.rules(&s.old, old.get(m.key))
+			d.rules(&s.old, from.get(m.key))
 			d.rules(&s.new, m)
 			s.compare()
 		}
 	}
 	for _, c := range n.children {
-		d.written(s, old, c)
+		d.written(s, from, c)
 	}
 }
 
-// deleted finds the chains of old that new has not: written saw those of the same name.
-func (d drawer) deleted(s *section, was *node, new tree) {
+// deleted finds the chains that to has no more: written saw those of the same name.
+func (d drawer) deleted(s *section, was *node, to tree) {
 	if was == nil {
 		return
 	}
-	n := new.find(was.prefix)
+	n := to.find(was.prefix)
 	if n == was {
 		return
 	}
@@ -97,12 +97,12 @@ func (d drawer) deleted(s *section, was *node, new tree) {
 		if m.single() {
 			continue
 		}
-		if now := new.get(m.key); now == nil || now.single() {
+		if now := to.get(m.key); now == nil || now.single() {
 			d.rules(&s.old, m)
 		}
 	}
 	s.compare()
 	for _, c := range was.children {
-		d.deleted(s, c, new)
+		d.deleted(s, c, to)
 	}
 }

@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/sluice-proxy/sluice/proxy"
@@ -18,10 +19,14 @@ func (r *renderer) entries(to []entry, sp *proxy.ServicePort) []entry {
 		return to
 	}
 	l := r.layout(sp)
-	for i, f := range sp.Frontends {
+	own := len(to)
+	for i, f := range r.frontends(sp) {
 		serve, refuse := indexesOf(f.Kind)
 		add := func(in index, rules string) {
-			to = append(to, entry{in, key(in, f.Addr.Addr(), sp.Name.Protocol, f.Addr.Port()), rules})
+			e := entry{in, key(in, f.Addr.Addr(), sp.Name.Protocol, f.Addr.Port()), rules}
+			if !slices.Contains(to[own:], e) {
+				to = append(to, e)
+			}
 		}
 		about := comment(sp.Name.String() + " " + f.Kind.String())
 		if l.entry[i] != "" {

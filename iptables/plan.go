@@ -32,20 +32,20 @@ func (t *tables) next(snap *proxy.Snapshot) (next, between *tables) {
 		t = nothing
 	}
 	trees := t.trees
-	var old, new, gone []entry
+	var had, has, gone []entry
 	was, now := rendererOf(t.snap), rendererOf(snap)
 	for _, c := range changes(t.snap, snap) {
-		old, new = was.entries(old[:0], c.Old), now.entries(new[:0], c.New)
-		if slices.Equal(old, new) {
+		had, has = was.entries(had[:0], c.Old), now.entries(has[:0], c.New)
+		if slices.Equal(had, has) {
 			continue
 		}
-		for _, e := range new {
-			if !slices.Contains(old, e) {
+		for _, e := range has {
+			if !slices.Contains(had, e) {
 				trees[e.index] = trees[e.index].with(e.key, e.rules)
 			}
 		}
-		for _, e := range old {
-			if !slices.Contains(new, e) {
+		for _, e := range had {
+			if !slices.Contains(has, e) {
 				gone = append(gone, e)
 			}
 		}
@@ -87,18 +87,18 @@ func rendererOf(snap *proxy.Snapshot) *renderer {
 }
 
 // changes lists the ServicePorts whose chains may differ between two snapshots, by name.
-func changes(old, new *proxy.Snapshot) []proxy.Change {
+func changes(old, snap *proxy.Snapshot) []proxy.Change {
 	var list []proxy.Change
-	if old == nil || sameRules(old.Node(), new.Node()) {
-		for _, c := range new.Changes(old) {
+	if old == nil || sameRules(old.Node(), snap.Node()) {
+		for _, c := range snap.Changes(old) {
 			list = append(list, c)
 		}
 	} else {
-		for name, sp := range new.All() {
+		for name, sp := range snap.All() {
 			list = append(list, proxy.Change{Old: old.Get(name), New: sp})
 		}
 		for name, sp := range old.All() {
-			if new.Get(name) == nil {
+			if snap.Get(name) == nil {
 				list = append(list, proxy.Change{Old: sp})
 			}
 		}
@@ -170,8 +170,4 @@ func (p plan) input(keep bool) []byte {
 		}
 	}
 	return b.Bytes()
-}
-
-func (p plan) deletes() bool {
-	return slices.ContainsFunc(p, func(s *section) bool { return len(s.gone) > 0 })
 }

@@ -20,10 +20,16 @@ type renderer struct {
 
 	pod, notPod string // matches; empty if the node cannot tell pods apart
 	mark        string // the target that asks for masquerading
+	nodePorts   bool   // some address serves NodePorts
 }
 
 func newRenderer(n *proxy.Node) *renderer {
-	r := &renderer{family: n.Family, pod: podMatch(n.PodSource), mark: setMark(n.MasqueradeMark)}
+	r := &renderer{
+		family:    n.Family,
+		pod:       podMatch(n.PodSource),
+		mark:      setMark(n.MasqueradeMark),
+		nodePorts: servesNodePorts(n),
+	}
 	if r.pod != "" {
 		r.notPod = "! " + r.pod
 	}
@@ -32,7 +38,24 @@ func newRenderer(n *proxy.Node) *renderer {
 
 // sameRules tells whether both nodes have the same chains for every ServicePort.
 func sameRules(a, b *proxy.Node) bool {
-	return a.Family == b.Family && a.PodSource == b.PodSource && a.MasqueradeMark == b.MasqueradeMark
+	return a.Family == b.Family && a.PodSource == b.PodSource && a.MasqueradeMark == b.MasqueradeMark &&
+		servesNodePorts(a) == servesNodePorts(b)
+}
+
+func servesNodePorts(n *proxy.Node) bool {
+	return n.NodePorts.All || len(n.NodePorts.Addrs) > 0 || guardsLoopback(n)
+}
+
+// frontends are those of sp at which the node can be reached.
+func (r *renderer) frontends(sp *proxy.ServicePort) []proxy.Frontend {
+	if r.nodePorts {
+		return sp.Frontends
+	}
+	at := slices.IndexFunc(sp.Frontends, func(f proxy.Frontend) bool { return f.Kind == proxy.NodePort })
+	if at < 0 {
+		return sp.Frontends
+	}
+	return sp.Frontends[:at]
 }
 
 func podMatch(p proxy.PodSource) string {
@@ -158,10 +181,11 @@ type sources struct {
 }
 
 func (r *renderer) layout(sp *proxy.ServicePort) layout {
-	l := layout{entry: make([]string, len(sp.Frontends))}
-	member := make([]int, len(sp.Frontends))
+	frontends := r.frontends(sp)
+	l := layout{entry: make([]string, len(frontends))}
+	member := make([]int, len(frontends))
 	var kinds [len(routeChains)]int
-	for i, f := range sp.Frontends {
+	for i, f := range frontends {
 		routes := r.routes(sp, f)
 		if member[i] = -1; !routes.Serves() || f.Allowed != nil && len(f.Allowed) == 0 {
 			continue
@@ -180,7 +204,7 @@ func (r *renderer) layout(sp *proxy.ServicePort) layout {
 		l.groups[0].chain = chainOf(serviceChain, sp.Name)
 	}
 	walls := 0
-	for i, f := range sp.Frontends {
+	for i, f := range frontends {
 		if member[i] < 0 {
 			continue
 		}

@@ -19,9 +19,9 @@ type shelved struct {
 }
 
 // add sets aside what was found to offend.
-func (s shelf) add(found []offence) {
+func (s shelf) add(found []offence, now time.Time) {
 	for _, o := range found {
-		s[o.port.Name] = shelved{o, time.Now().Add(retryAfter)}
+		s[o.port.Name] = shelved{o, now.Add(retryAfter)}
 	}
 }
 

@@ -14,7 +14,15 @@ const (
 	// what the kernel lets chains nest, and members can be crafted to make one: the last level lists
 	// whatever is left.
 	treeLevels = 6
+
+	// maxNesting is how many of our chains a packet may be in at once: the base chain, a tree, the
+	// source ranges, the route, the pool, the group and the endpoint. Backend nft refuses the 16th, and says so
+	// only when the rules are loaded.
+	maxNesting = 1 + treeLevels + 5
 )
+
+// Room for jumps that others put before ours.
+const _ = uint(12 - maxNesting)
 
 // tree is an immutable set of members, arranged by the prefixes of their keys. Equal sets are equal
 // trees, however they came about, and a tree shares with the one that it was made from all

@@ -1,0 +1,135 @@
+package iptables
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+// treeOf is a tree built at once.
+func treeOf(members map[string]string) tree {
+	var sorted []member
+	for _, key := range slices.Sorted(maps.Keys(members)) {
+		sorted = append(sorted, member{key, members[key], 1})
+	}
+	return tree{build(sorted, 1)}
+}
+
+// keys draws keys that make trees of every shape: few nibbles make them deep and crowded.
+func keys() *rapid.Generator[string] {
+	return rapid.Custom(func(t *rapid.T) string {
+		alphabet := rapid.SampledFrom([]byte{1, 2, 15}).Draw(t, "alphabet")
+		return string(rapid.SliceOfN(rapid.ByteRange(0, alphabet), 12, 12).Draw(t, "key"))
+	})
+}
+
+func TestTreeDependsOnItsMembersOnly(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var grown tree
+		members := map[string]string{}
+		some := rapid.SliceOfN(keys(), 1, 120).Draw(t, "keys")
+		for range rapid.IntRange(1, 300).Draw(t, "steps") {
+			key := rapid.SampledFrom(some).Draw(t, "step")
+			if rules, ok := members[key]; ok && rapid.Bool().Draw(t, "remove") {
+				delete(members, key)
+				grown = grown.without(key, rules)
+				continue
+			}
+			rules := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "rules")
+			if members[key] == rules {
+				continue
+			}
+			members[key] = rules
+			grown = grown.with(key, rules)
+		}
+		want := treeOf(members)
+		if diff := cmp.Diff(want, grown, cmp.AllowUnexported(tree{}, node{}, member{})); diff != "" {
+			t.Fatalf("unlike a tree built at once (-want +got):\n%s", diff)
+		}
+		checkTree(t, grown, members)
+	})
+}
+
+func checkTree(t *rapid.T, grown tree, members map[string]string) {
+	for key, rules := range members {
+		if m := grown.get(key); m == nil || m.rules != rules {
+			t.Fatalf("get %x: %v, want %q", key, m, rules)
+		}
+	}
+	var walk func(n *node, level int)
+	walk = func(n *node, level int) {
+		switch {
+		case n == nil:
+			return
+		case level > treeLevels:
+			t.Fatalf("%x is a node of level %d", n.prefix, level)
+		case n.children == nil && len(n.members) > leafSize && level < treeLevels:
+			t.Fatalf("%x lists %d members at level %d", n.prefix, len(n.members), level)
+		case grown.find(n.prefix) != n:
+			t.Fatalf("%x is not found", n.prefix)
+		}
+		for _, c := range n.children {
+			if !strings.HasPrefix(c.prefix, n.prefix) || len(c.prefix) == len(n.prefix) {
+				t.Fatalf("%x is below %x", c.prefix, n.prefix)
+			}
+			walk(c, level+1)
+		}
+	}
+	walk(grown.root, 1)
+}
+
+func TestTreeSharesWhatIsTheSame(t *testing.T) {
+	members := map[string]string{}
+	for i := range 4096 {
+		members[nibbles(i)] = "x"
+	}
+	before := treeOf(members)
+	after := before.with(nibbles(777), "y")
+	if got := unshared(before, after.root); got > treeLevels {
+		t.Errorf("%d nodes are new after one change", got)
+	}
+	if before.get(nibbles(777)).rules != "x" {
+		t.Error("the change shows in the tree that it was made from")
+	}
+}
+
+func nibbles(i int) string {
+	key := []byte(fmt.Sprintf("%06x", i))
+	for j, c := range key {
+		key[j] = byte(strings.IndexByte("0123456789abcdef", c))
+	}
+	return string(key)
+}
+
+func unshared(old tree, n *node) int {
+	if n == nil || old.find(n.prefix) == n {
+		return 0
+	}
+	count := 1
+	for _, c := range n.children {
+		count += unshared(old, c)
+	}
+	return count
+}
+
+func TestTreeCountsClaims(t *testing.T) {
+	tr := tree{}.with("\x01", "a").with("\x01", "a")
+	if tr = tr.without("\x01", "a"); tr.get("\x01") == nil {
+		t.Fatal("one of two claims is gone, and so is the member")
+	}
+	if tr = tr.without("\x01", "b"); tr.get("\x01") == nil {
+		t.Fatal("a claim to other rules removed these")
+	}
+	if tr = tr.without("\x01", "a"); tr.root != nil {
+		t.Fatal("the last claim is gone, the member is not")
+	}
+	tr = tr.with("\x01", "a").with("\x01", "b").without("\x01", "a")
+	if m := tr.get("\x01"); m == nil || m.rules != "b" {
+		t.Fatalf("what took another's place is %v", m)
+	}
+}
