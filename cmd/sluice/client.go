@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"slices"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/klog/v2"
+)
+
+const (
+	// bootstrapWait is how long an address that may be a ClusterIP gets to answer.
+	bootstrapWait = 15 * time.Second
+	dialTimeout   = 3 * time.Second
+)
+
+func newClient(ctx context.Context, cfg *Config) (*kubernetes.Clientset, error) {
+	config, err := restConfig(cfg.Client)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Client.Kubeconfig == "" && cfg.Client.Master == "" {
+		if err := checkBootstrap(ctx, config.Host, cfg.Node.ServiceCIDRs, os.Getenv, bootstrapWait); err != nil {
+			return nil, err
+		}
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("API client: %w", err)
+	}
+	return client, nil
+}
+
+func restConfig(cfg ClientConfig) (*rest.Config, error) {
+	config, err := baseConfig(cfg)
+	if err != nil {
+		return nil, err
+	}
+	config.QPS, config.Burst = cfg.QPS, cfg.Burst
+	config.ContentType = cfg.ContentType
+	config.AcceptContentTypes = cfg.ContentType + ",application/json"
+	config.UserAgent = "sluice/" + version()
+	return config, nil
+}
+
+func baseConfig(cfg ClientConfig) (*rest.Config, error) {
+	if cfg.Kubeconfig == "" && cfg.Master == "" {
+		config, err := rest.InClusterConfig()
+		if errors.Is(err, rest.ErrNotInCluster) {
+			return nil, errors.New("nothing says where Services come from: give --kubeconfig, --master or --manifest-dir, or run in a pod")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("in-cluster configuration: %w", err)
+		}
+		return config, nil
+	}
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
+		&clientcmd.ClientConfigLoadingRules{ExplicitPath: cfg.Kubeconfig},
+		&clientcmd.ConfigOverrides{ClusterInfo: clientcmdapi.Cluster{Server: cfg.Master}},
+	).ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("kubeconfig: %w", err)
+	}
+	return config, nil
+}
+
+// checkBootstrap says whether the API server is reached through a ClusterIP that nobody serves. It is this proxy that
+// would have to serve it, so waiting would be in vain.
+func checkBootstrap(ctx context.Context, host string, serviceCIDRs []netip.Prefix, env func(string) string, wait time.Duration) error {
+	target, err := url.Parse(host)
+	if err != nil || !isClusterIP(target.Hostname(), serviceCIDRs, env) {
+		return nil
+	}
+	limit := time.After(wait)
+	for {
+		err := dial(ctx, target.Host)
+		if err == nil {
+			klog.FromContext(ctx).Info("The API server is reached through a ClusterIP, which works only as long as somebody serves it", "address", target.Host)
+			return nil
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-limit:
+			return fmt.Errorf("the API server's address %s is a ClusterIP, which nobody serves before this proxy does (%w); "+
+				"set KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT to an address that works without Services, or give --kubeconfig", target.Host, err)
+		}
+	}
+}
+
+func dial(ctx context.Context, address string) error {
+	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+// isClusterIP tells whether host is known to be one. kubelet sets KUBERNETES_PORT_443_TCP_ADDR to the ClusterIP of the API
+// server, also where a manifest sets KUBERNETES_SERVICE_HOST to something better.
+func isClusterIP(host string, serviceCIDRs []netip.Prefix, env func(string) string) bool {
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return false
+	}
+	return host == env("KUBERNETES_PORT_443_TCP_ADDR") ||
+		slices.ContainsFunc(serviceCIDRs, func(p netip.Prefix) bool { return p.Contains(ip) })
+}

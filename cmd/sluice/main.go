@@ -1,0 +1,72 @@
+// Command sluice makes a node serve the Services of a cluster, or of a directory of YAML files. See
+// the README for how to run it.
+package main
+
+import (
+	"context"
+	goflag "flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"k8s.io/klog/v2"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	err := newCommand().ExecuteContext(ctx)
+	klog.Flush()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "Error:", err)
+		os.Exit(1)
+	}
+}
+
+func newCommand() *cobra.Command {
+	options := NewOptions()
+	root := &cobra.Command{
+		Use:   "sluice",
+		Short: "Serve Services on this node",
+		Long: "Sluice makes this node's kernel serve Services: it forwards what is sent to their addresses to\n" +
+			"healthy pods. It takes the flags of kube-proxy and replaces it.",
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			options.Complete(cmd.Flags())
+			cfg, err := options.Validate()
+			if err != nil {
+				return err
+			}
+			return run(cmd.Context(), cfg)
+		},
+	}
+	options.AddFlags(root.Flags())
+	addLogFlags(root.PersistentFlags())
+	root.SetGlobalNormalizationFunc(normalize)
+	root.AddCommand(newCleanupCommand(), newVersionCommand())
+	return root
+}
+
+// addLogFlags takes those of klog's flags that still mean something.
+func addLogFlags(flags *pflag.FlagSet) {
+	all := goflag.NewFlagSet("klog", goflag.ContinueOnError)
+	klog.InitFlags(all)
+	for _, name := range []string{"v", "vmodule"} {
+		flags.AddGoFlag(all.Lookup(name))
+	}
+}
+
+// normalize lets flags be spelled as users of kube-proxy are used to.
+func normalize(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+	name = strings.ReplaceAll(name, "_", "-")
+	if name == "proxy-mode" {
+		name = "mode"
+	}
+	return pflag.NormalizedName(name)
+}

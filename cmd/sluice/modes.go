@@ -1,0 +1,56 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/sluice-proxy/sluice/conntrack"
+	"github.com/sluice-proxy/sluice/conntrack/sysctl"
+	"github.com/sluice-proxy/sluice/iptables"
+	"github.com/sluice-proxy/sluice/iptables/xtables"
+	"github.com/sluice-proxy/sluice/proxy"
+)
+
+// mode is a way to program the kernel that --mode offers.
+type mode struct {
+	name string
+	make func(ModeConfig) proxy.Mode
+}
+
+// ModeConfig is what modes take from the flags.
+type ModeConfig struct {
+	IPTablesBackend xtables.Backend
+}
+
+// modes has a line for each mode; the first is the default.
+var modes = []mode{
+	{iptables.Name, newIPTables},
+}
+
+func newIPTables(cfg ModeConfig) proxy.Mode {
+	return iptables.NewMode(iptables.Config{
+		Backend:     cfg.IPTablesBackend,
+		DropInvalid: !conntrack.BeLiberal(sysctl.Tree{}),
+	})
+}
+
+// findMode is the mode of that name; the first for an empty one.
+func findMode(name string) (mode, error) {
+	if name == "" {
+		return modes[0], nil
+	}
+	for _, m := range modes {
+		if m.name == name {
+			return m, nil
+		}
+	}
+	return mode{}, fmt.Errorf("%q is not available; the modes are %s", name, modeNames())
+}
+
+func modeNames() string {
+	names := make([]string, len(modes))
+	for i, m := range modes {
+		names[i] = m.name
+	}
+	return strings.Join(names, ", ")
+}

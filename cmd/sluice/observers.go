@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/sluice-proxy/sluice/conntrack"
+	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/desired"
+	"github.com/sluice-proxy/sluice/proxy/healthcheck"
+	"github.com/sluice-proxy/sluice/proxy/loop"
+	"github.com/sluice-proxy/sluice/proxy/metrics"
+	"github.com/sluice-proxy/sluice/proxy/report"
+)
+
+// observers are told of each step of the loop in this order: what is quick comes first.
+func (p *proxier) observers() []loop.Observer {
+	return []loop.Observer{
+		metricsObserver{metrics: p.metrics},
+		healthObserver{health: p.health},
+		reportObserver{reporter: report.New(p.events)},
+		flowsObserver{cleaner: conntrack.NewCleaner(&conntrack.Kernel{}), metrics: p.metrics},
+	}
+}
+
+// changes is the tracker's state in the words of the metrics.
+func (p *proxier) changes() metrics.Changes { return metrics.Changes(p.tracker.Stats()) }
+
+// listenFailed reports a health check port of a Service that something else on the node uses.
+func (p *proxier) listenFailed(service proxy.ServiceName, port uint16, err error) {
+	p.events(service, report.Event{
+		Warning: true, Reason: "FailedToStartServiceHealthcheck", Action: "Listen",
+		Note: fmt.Sprintf("health check node port %d is not served on this node: %v", port, err),
+	})
+}
+
+// deaf ignores everything; observers embed it for what does not concern them.
+type deaf struct{}
+
+func (deaf) Queued(proxy.Family)                                         {}
+func (deaf) Doubted(proxy.Family, string)                                {}
+func (deaf) Contested(context.Context, proxy.Family, []desired.Conflict) {}
+func (deaf) Applied(context.Context, loop.Applied)                       {}
+func (deaf) Failed(context.Context, loop.Failed)                         {}
+
+type metricsObserver struct{ metrics *metrics.Metrics }
+
+func (o metricsObserver) Queued(f proxy.Family)                 { o.metrics.Queued(f) }
+func (o metricsObserver) Doubted(f proxy.Family, reason string) { o.metrics.Repair(f, reason) }
+
+func (o metricsObserver) Contested(_ context.Context, f proxy.Family, conflicts []desired.Conflict) {
+	o.metrics.Conflicts(f, len(conflicts))
+}
+
+func (o metricsObserver) Applied(_ context.Context, a loop.Applied) {
+	o.metrics.Applied(metrics.Sync{Family: a.Family, Report: a.Report, Took: a.Took, Triggers: a.Triggers}, a.New)
+}
+
+func (o metricsObserver) Failed(_ context.Context, f loop.Failed) {
+	o.metrics.Failed(metrics.Sync{Family: f.Family, Report: f.Report, Took: f.Took})
+}
+
+type healthObserver struct {
+	deaf
+	health *healthcheck.Server
+}
+
+func (o healthObserver) Queued(f proxy.Family) { o.health.Queued(f) }
+
+func (o healthObserver) Applied(ctx context.Context, a loop.Applied) {
+	o.health.Applied(a.Family, a.New, a.Report.SetAside)
+	o.health.Services(ctx, a.Family, a.New)
+}
+
+type reportObserver struct {
+	deaf
+	reporter *report.Reporter
+}
+
+func (o reportObserver) Contested(ctx context.Context, f proxy.Family, conflicts []desired.Conflict) {
+	o.reporter.Contested(ctx, f, conflicts)
+}
+
+func (o reportObserver) Applied(ctx context.Context, a loop.Applied) {
+	o.reporter.SetAside(ctx, a.Family, a.Report.SetAside)
+}
+
+// flowsObserver ends the flows that an applied snapshot no longer allows.
+type flowsObserver struct {
+	deaf
+	cleaner *conntrack.Cleaner
+	metrics *metrics.Metrics
+}
+
+func (o flowsObserver) Applied(ctx context.Context, a loop.Applied) {
+	began := time.Now()
+	result, err := o.cleaner.Applied(ctx, a.Old, a.New)
+	log := klog.FromContext(ctx)
+	if err != nil && ctx.Err() == nil {
+		log.Error(err, "Stale UDP flows not deleted, the next change tries again")
+	}
+	if !result.Pass {
+		return
+	}
+	o.metrics.Conntrack(a.Family, time.Since(began))
+	for reason, n := range result.Deleted {
+		if n > 0 {
+			o.metrics.FlowsDeleted(a.Family, conntrack.Reason(reason).String(), n)
+		}
+	}
+	log.V(2).Info("Looked for stale UDP flows", "deleted", result.Total(), "took", time.Since(began))
+}

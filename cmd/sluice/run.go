@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
+
+	"github.com/sluice-proxy/sluice/conntrack"
+	"github.com/sluice-proxy/sluice/conntrack/sysctl"
+	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/healthcheck"
+	"github.com/sluice-proxy/sluice/proxy/loop"
+	"github.com/sluice-proxy/sluice/proxy/metrics"
+	"github.com/sluice-proxy/sluice/proxy/nodeinfo"
+	"github.com/sluice-proxy/sluice/proxy/report"
+	"github.com/sluice-proxy/sluice/proxy/track"
+)
+
+// run serves until ctx ends, which is no error. It leaves the kernel as it is then: a successor takes over
+// what it finds.
+func run(ctx context.Context, cfg *Config) error {
+	log := klog.FromContext(ctx)
+	log.Info("Starting", "version", version(), "mode", cfg.Mode.name, "node", cfg.Node.Name)
+	dataplanes, err := prepareKernel(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	tracker := track.New(track.Config{ExternalIPs: cfg.ExternalIPs, Priority: cfg.PriorityServices})
+	nodeConfig := cfg.Node
+	nodeConfig.Families = families(dataplanes)
+	node := nodeinfo.New(nodeConfig)
+	log.Info("Serving", "families", fmt.Sprint(nodeConfig.Families))
+
+	group, ctx := errgroup.WithContext(ctx)
+	addrs, err := nodeinfo.Addrs()
+	if err != nil {
+		return err
+	}
+	node.SetAddrs(addrs)
+	group.Go(func() error { nodeinfo.WatchAddrs(ctx, node.SetAddrs); return nil })
+
+	p := &proxier{cfg: cfg, tracker: tracker, node: node, dataplanes: dataplanes}
+	group.Go(func() error { return p.serve(ctx, group) })
+	err = group.Wait()
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	if err == nil {
+		log.Info("Stopped, Services are still served")
+	}
+	return err
+}
+
+// prepareKernel makes the dataplanes of the families that this node has, and sets what they need.
+func prepareKernel(ctx context.Context, cfg *Config) (map[proxy.Family]proxy.Dataplane, error) {
+	if err := conntrack.Tune(ctx, sysctl.Tree{}, cfg.Conntrack); err != nil {
+		return nil, err
+	}
+	setOOMScore(ctx, cfg.OOMScoreAdj)
+	mode := cfg.Mode.make(cfg.ModeConfig)
+	dataplanes := map[proxy.Family]proxy.Dataplane{}
+	for _, f := range proxy.Families {
+		err := supported(ctx, mode, f)
+		if err != nil && f == proxy.IPv6 {
+			// A node without IPv6, or without what a mode needs for it, is a usual thing.
+			klog.FromContext(ctx).Info("Serving IPv4 alone", "reason", err.Error())
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("mode %s cannot work on this node: %w", mode.Name(), err)
+		}
+		dataplane, err := mode.New(f)
+		if err != nil {
+			return nil, fmt.Errorf("mode %s: %w", mode.Name(), err)
+		}
+		dataplanes[f] = dataplane
+	}
+	if cfg.Node.LocalhostNodePorts && cfg.Node.NodePorts.ServesLocalhost() {
+		if err := (sysctl.Tree{}).RouteLocalnet(); err != nil {
+			return nil, fmt.Errorf("let NodePorts work on localhost: %w", err)
+		}
+	}
+	return dataplanes, nil
+}
+
+// supported says why the node cannot serve a family in a mode.
+func supported(ctx context.Context, mode proxy.Mode, f proxy.Family) error {
+	if why := nodeinfo.IPv6Missing(); f == proxy.IPv6 && why != "" {
+		return errors.New(why)
+	}
+	return mode.Supported(ctx, f)
+}
+
+func families(dataplanes map[proxy.Family]proxy.Dataplane) []proxy.Family {
+	var list []proxy.Family
+	for _, f := range proxy.Families {
+		if dataplanes[f] != nil {
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
+// setOOMScore keeps the kernel from killing the proxy first when memory runs out. It is not worth failing for.
+func setOOMScore(ctx context.Context, score int) {
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(strconv.Itoa(score)), 0o644); err != nil {
+		klog.FromContext(ctx).V(2).Info("Kept oom_score_adj", "reason", err.Error())
+	}
+}
+
+// proxier ties the parts together.
+type proxier struct {
+	cfg        *Config
+	tracker    *track.Tracker
+	node       *nodeinfo.Info
+	dataplanes map[proxy.Family]proxy.Dataplane
+
+	metrics    *metrics.Metrics
+	health     *healthcheck.Server
+	events     report.EventFunc
+	nodeEvents func(report.Event)
+}
+
+// serve starts everything in group, and runs the loop until ctx ends.
+func (p *proxier) serve(ctx context.Context, group *errgroup.Group) error {
+	source, err := newSource(ctx, p)
+	if err != nil {
+		return err
+	}
+	p.events, p.nodeEvents = source.event, source.nodeEvent
+	p.metrics = metrics.New(metrics.Config{Mode: p.cfg.Mode.name, Changes: p.changes, Build: build()})
+	p.health = healthcheck.New(healthcheck.Config{
+		Families:     families(p.dataplanes),
+		SyncPeriod:   p.cfg.SyncPeriod,
+		Disabled:     p.cfg.HealthzAddr == "",
+		Healthz:      p.metrics.Healthz,
+		Livez:        p.metrics.Livez,
+		ListenFailed: p.listenFailed,
+	})
+	group.Go(func() error { source.run(ctx); return nil })
+	group.Go(func() error { return p.serveHealth(ctx) })
+	group.Go(func() error { return p.serveMetrics(ctx) })
+	if err := source.ready(ctx); err != nil {
+		return err
+	}
+	p.nodeEvents(report.Event{Reason: "Starting", Action: "StartKubeProxy", Note: "Sluice " + version() + ", mode " + p.cfg.Mode.name})
+	loop.New(loop.Config{
+		Changes:     p.tracker,
+		Nodes:       p.node,
+		Synced:      source.synced,
+		Dataplanes:  p.dataplanes,
+		MinInterval: p.cfg.MinSyncPeriod,
+		Observers:   p.observers(),
+	}).Run(ctx)
+	p.health.CloseServices()
+	return nil
+}
