@@ -4,7 +4,6 @@
 package desired
 
 import (
-	"slices"
 	"time"
 
 	"github.com/sluice-proxy/sluice/proxy"
@@ -114,7 +113,7 @@ func (b *Builder) remember(in policy.Input) *service {
 // whose ServicePorts may have changed by that.
 func (b *Builder) resolve(s *service, dirty map[*service]bool) {
 	was, created := s.resolved, s.created
-	s.resolved = b.keepPointers(was, policy.Resolve(s.input, b.node))
+	s.resolved = policy.Resolve(s.input, b.node)
 	if s.input.Service != nil {
 		s.created = s.input.Service.Created
 	}
@@ -129,34 +128,17 @@ func (b *Builder) resolve(s *service, dirty map[*service]bool) {
 	b.claims.claim(s, s.resolved, dirty)
 }
 
-// keepPointers replaces each port of now by an equal one of the last snapshot or of was.
-func (b *Builder) keepPointers(was, now []*proxy.ServicePort) []*proxy.ServicePort {
-	for i, port := range now {
-		now[i] = b.keep(port)
-		j, found := slices.BinarySearchFunc(was, port.Name, func(p *proxy.ServicePort, name proxy.ServicePortName) int {
-			return p.Name.Compare(name)
-		})
-		if found && was[j].Equal(now[i]) {
-			now[i] = was[j]
-		}
-	}
-	return now
-}
-
-// keep is the last snapshot's value of that name if port equals it, else port.
-func (b *Builder) keep(port *proxy.ServicePort) *proxy.ServicePort {
-	if last := b.last.Get(port.Name); last.Equal(port) {
-		return last
-	}
-	return port
-}
-
 // serve notes what becomes of the ServicePorts of s, now that all frontends have their owners.
 func (b *Builder) serve(s *service) {
-	for _, port := range s.resolved {
-		b.changes[port.Name] = nil
-		if owned := b.claims.owned(s, port); owned != nil {
-			b.changes[port.Name] = b.keep(owned)
+	for i, port := range s.resolved {
+		owned := b.claims.owned(s, port)
+		whole := owned == port
+		if last := b.last.Get(port.Name); last != nil && last.Equal(owned) {
+			owned = last
+		}
+		b.changes[port.Name] = owned
+		if whole {
+			s.resolved[i] = owned // so that equal values are stored once
 		}
 	}
 }

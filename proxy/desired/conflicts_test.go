@@ -123,6 +123,7 @@ func TestWhatALostFrontendLeaves(t *testing.T) {
 		input("a", "172.30.0.1", external(shared), olderBy(time.Hour)),
 		input("b", "172.30.0.2", external(shared), local),
 		input("c", "172.30.0.1"), // the cluster IP of a, that is older
+		input("d", "172.30.0.4", external(shared), func(s *policy.Service) { s.ExternalLocal = true }),
 	})
 	s := b.Snapshot()
 	if p := s.Get(portName("b")); p.Cluster != nil || len(p.Local) != 1 {
@@ -130,6 +131,9 @@ func TestWhatALostFrontendLeaves(t *testing.T) {
 	}
 	if p := s.Get(portName("c")); p != nil {
 		t.Errorf("c is served: %v", p)
+	}
+	if p := s.Get(portName("d")); len(p.Cluster) != 1 || p.Local != nil {
+		t.Errorf("d has the pools %v and %v", p.Cluster, p.Local)
 	}
 	b.Update([]policy.Input{gone("a")})
 	s = b.Snapshot()

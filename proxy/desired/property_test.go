@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -20,7 +20,7 @@ import (
 	"github.com/sluice-proxy/sluice/proxy/track"
 )
 
-var trackConfig = track.Config{ExternalIPs: true, Logger: logr.Discard()}
+var trackConfig = track.Config{ExternalIPs: true, Logger: funcr.New(func(_, _ string) {}, funcr.Options{})}
 
 // world is a cluster whose events arrive at a Tracker and two Builders in arbitrary batches.
 type world struct {
@@ -76,9 +76,11 @@ var (
 )
 
 func (w *world) setService(t *rapid.T) {
-	s := drawService(t)
-	w.services[s.Name] = s
-	w.tracker.SetService(s)
+	for range rapid.IntRange(1, 3).Draw(t, "services") {
+		s := drawService(t)
+		w.services[s.Name] = s
+		w.tracker.SetService(s)
+	}
 }
 
 func (w *world) deleteService(t *rapid.T) {
@@ -216,10 +218,9 @@ func drawService(t *rapid.T) *corev1.Service {
 			CreationTimestamp: metav1.NewTime(noon.Add(time.Duration(rapid.IntRange(0, 2).Draw(t, "created")) * time.Hour)),
 		},
 		Spec: corev1.ServiceSpec{
-			Type:           corev1.ServiceTypeLoadBalancer,
-			ClusterIP:      rapid.SampledFrom([]string{"172.30.0.1", "172.30.0.2", "172.30.0.3", "fd00:30::1", corev1.ClusterIPNone}).Draw(t, "cluster IP"),
-			ExternalIPs:    ips.Draw(t, "external IPs"),
-			IPFamilyPolicy: nil,
+			Type:        corev1.ServiceTypeLoadBalancer,
+			ClusterIP:   rapid.SampledFrom([]string{"172.30.0.1", "172.30.0.2", "172.30.0.3", "fd00:30::1", corev1.ClusterIPNone}).Draw(t, "cluster IP"),
+			ExternalIPs: ips.Draw(t, "external IPs"),
 		},
 	}
 	if rapid.Bool().Draw(t, "dual stack") && s.Spec.ClusterIP[0] == '1' {
@@ -233,7 +234,7 @@ func drawService(t *rapid.T) *corev1.Service {
 		s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
 		s.Spec.HealthCheckNodePort = 32000
 	}
-	for i, protocol := range rapid.SliceOfN(rapid.SampledFrom([]corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP}), 0, 2).Draw(t, "ports") {
+	for i, protocol := range rapid.SliceOfN(rapid.SampledFrom([]corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP}), 1, 2).Draw(t, "ports") {
 		s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{
 			Name: fmt.Sprintf("p%d", i), Protocol: protocol, Port: 80,
 			NodePort: rapid.SampledFrom([]int32{0, 30080, 30081}).Draw(t, "node port"),

@@ -70,7 +70,7 @@ func first(a, b bool) int {
 func (e *Endpoint) ready() bool { return e.Ready }
 
 // draining tells whether the endpoint, though it is on its way out, may serve where nothing is ready.
-func (e *Endpoint) draining() bool { return !e.Ready && e.Serving && e.Terminating }
+func (e *Endpoint) draining() bool { return e.Serving && e.Terminating }
 
 // on tells whether the endpoint is known to run on the node.
 func (e *Endpoint) on(node *proxy.Node) bool { return e.NodeName != "" && e.NodeName == node.Name }

@@ -63,6 +63,9 @@ func newSlice(name, service string, addresses ...string) *discoveryv1.EndpointSl
 	return s
 }
 
+// silent is a logger that writes nothing; the zero value would be the global one.
+var silent = funcr.New(func(_, _ string) {}, funcr.Options{})
+
 // logs collects the lines that a Tracker writes.
 type logs struct{ lines []string }
 
@@ -86,7 +89,7 @@ func (l *logs) expect(t *testing.T, texts ...string) {
 
 // read is what a Tracker that honours external IPs makes of one Service; nil if it leaves it out.
 func read(s *corev1.Service) *policy.Service {
-	for _, in := range Inputs(Config{ExternalIPs: true, Logger: logr.Discard()}, []*corev1.Service{s}, nil) {
+	for _, in := range Inputs(Config{ExternalIPs: true, Logger: silent}, []*corev1.Service{s}, nil) {
 		return in.Service
 	}
 	return nil
@@ -98,7 +101,7 @@ func readSlice(s *discoveryv1.EndpointSlice) *policy.Slice {
 	if owner.Name == "" {
 		owner.Name = "other"
 	}
-	in := Inputs(Config{Logger: logr.Discard()}, []*corev1.Service{owner}, []*discoveryv1.EndpointSlice{s})
+	in := Inputs(Config{Logger: silent}, []*corev1.Service{owner}, []*discoveryv1.EndpointSlice{s})
 	if len(in) != 1 || len(in[0].Slices) == 0 {
 		return nil
 	}

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -123,7 +122,7 @@ func TestExternalAddresses(t *testing.T) {
 		netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32"),
 	}, svc.SourceRanges)
 
-	without := Inputs(Config{Logger: logr.Discard()}, []*corev1.Service{obj}, nil)[0].Service
+	without := Inputs(Config{Logger: silent}, []*corev1.Service{obj}, nil)[0].Service
 	diff(t, "external IPs that are not allowed", []netip.Addr(nil), without.ExternalIPs)
 	diff(t, "load-balancer IPs", svc.LoadBalancerIPs, without.LoadBalancerIPs)
 }
@@ -209,7 +208,7 @@ func TestHealthCheckNodePort(t *testing.T) {
 }
 
 func TestPriority(t *testing.T) {
-	cfg := Config{Logger: logr.Discard(), Priority: []proxy.ServiceName{{Namespace: "ns", Name: "mine"}}}
+	cfg := Config{Logger: silent, Priority: []proxy.ServiceName{{Namespace: "ns", Name: "mine"}}}
 	named := func(namespace, name string, labels map[string]string) *corev1.Service {
 		return newService(name, func(s *corev1.Service) { s.Namespace, s.Labels = namespace, labels })
 	}

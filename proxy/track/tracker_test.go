@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
@@ -178,7 +177,7 @@ func TestEffectiveChanges(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tr := New(Config{Logger: logr.Discard()})
+			tr := New(Config{Logger: silent})
 			tr.SetService(newService("svc"))
 			tr.SetEndpointSlice(newSlice("slice", "svc", "10.0.0.1"))
 			tr.Take()
@@ -200,7 +199,7 @@ func TestChangesThatAreUndoneAreNotPending(t *testing.T) {
 	tr := New(Config{})
 	tr.SetService(newService("svc"))
 	tr.SetEndpointSlice(newSlice("slice", "svc", "10.0.0.1"))
-	tr.Take()
+	before := inputOf(t, tr.Take(), "svc")
 	tr.SetService(newService("svc", func(s *corev1.Service) { s.Spec.Ports[0].Port = 81 }))
 	tr.SetEndpointSlice(newSlice("slice", "svc", "10.0.0.2"))
 	tr.SetEndpointSlice(newSlice("other", "svc", "10.0.0.3"))
@@ -214,6 +213,12 @@ func TestChangesThatAreUndoneAreNotPending(t *testing.T) {
 		t.Errorf("stats: %+v", s)
 	}
 	diff(t, "changed", []string(nil), changed(tr.Take()))
+
+	tr.SetEndpointSlice(newSlice("other", "svc", "10.0.0.3"))
+	after := inputOf(t, tr.Take(), "svc")
+	if after.Service != before.Service || after.Slices[1] != before.Slices[0] {
+		t.Error("equal content has a new pointer")
+	}
 }
 
 // While a Service is away, what happens to its slices must not get lost, even if nobody saw it go.
@@ -262,7 +267,7 @@ func TestServiceThatGoesAwayLeavesAnEmptyInput(t *testing.T) {
 }
 
 func TestEventsAreCounted(t *testing.T) {
-	tr := New(Config{Logger: logr.Discard()})
+	tr := New(Config{Logger: silent})
 	for range 2 {
 		tr.SetService(newService("svc"))
 		tr.SetEndpointSlice(newSlice("slice", "svc", "10.0.0.1"))
@@ -393,7 +398,7 @@ func TestManyFaultsAreOneShortLine(t *testing.T) {
 }
 
 func TestNothingIsLeftOfObjectsThatAreGone(t *testing.T) {
-	tr := New(Config{Logger: logr.Discard()})
+	tr := New(Config{Logger: silent})
 	for round := range 3 {
 		for i := range 20 {
 			name := fmt.Sprintf("svc-%d", i)
@@ -429,7 +434,7 @@ func TestNothingIsLeftOfObjectsThatAreGone(t *testing.T) {
 }
 
 func TestConcurrentUse(t *testing.T) {
-	tr := New(Config{Logger: logr.Discard()})
+	tr := New(Config{Logger: silent})
 	known := map[proxy.ServiceName]policy.Input{}
 	var writers sync.WaitGroup
 	for w := range 4 {
