@@ -42,12 +42,16 @@ func firewall(backend xtables.Backend, f proxy.Family, on bool) error {
 	if !on {
 		action, policy = "-D", "ACCEPT"
 	}
-	for _, args := range [][]string{
+	rules := [][]string{
 		{"-P", "INPUT", policy},
 		{"-P", "FORWARD", policy},
 		{action, "INPUT", "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", "-j", "ACCEPT"},
 		{action, "INPUT", "-i", "lo", "-j", "ACCEPT"},
-	} {
+	}
+	if f == proxy.IPv6 { // without neighbour discovery nothing works
+		rules = append(rules, []string{action, "INPUT", "-p", "ipv6-icmp", "-j", "ACCEPT"})
+	}
+	for _, args := range rules {
 		args = append([]string{"-w"}, args...)
 		if out, err := exec.Command(program(backend, f, ""), args...).CombinedOutput(); err != nil {
 			return fmt.Errorf("iptables %q: %w: %s", args, err, out)

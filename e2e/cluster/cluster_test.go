@@ -1,0 +1,58 @@
+package cluster
+
+import "testing"
+
+// stories are told one after the other in one world, each with a fresh namespace of the API.
+// Sluice runs when a story begins and when it ends.
+var stories = []struct {
+	name string
+	tell func(*story)
+}{
+	{"ClusterIPServesEveryone", clusterIPServesEveryone},
+	{"APIServerIsServed", apiServerIsServed},
+	{"NodePortServesEveryone", nodePortServesEveryone},
+	{"ExternalIPServesEveryone", externalIPServesEveryone},
+	{"LoadBalancerServesEveryone", loadBalancerServesEveryone},
+	{"LoadBalancerSourceRangesHold", loadBalancerSourceRangesHold},
+	{"ProxyModeAddressesAreLeftAlone", proxyModeAddressesAreLeftAlone},
+	{"ProtocolsAreTheirOwnServices", protocolsAreTheirOwnServices},
+	{"ServicesOfOthersAreLeftAlone", servicesOfOthersAreLeftAlone},
+	{"SingleFamilyServicesServeOne", singleFamilyServicesServeOne},
+	{"ExternalPolicyLocalKeepsClients", externalPolicyLocalKeepsClients},
+	{"InternalPolicyLocalStaysHome", internalPolicyLocalStaysHome},
+	{"AffinityKeepsClientsTogether", affinityKeepsClientsTogether},
+	{"HintsFollowTheNodesZone", hintsFollowTheNodesZone},
+
+	{"EndpointsChangeWithoutLoss", endpointsChangeWithoutLoss},
+	{"TerminatingEndpointsAreTheLastResort", terminatingEndpointsAreTheLastResort},
+	{"ScaleToZeroAndBack", scaleToZeroAndBack},
+	{"UDPFlowsFollowTheEndpoints", udpFlowsFollowTheEndpoints},
+	{"ChangedTypeTakesItsFrontendsAlong", changedTypeTakesItsFrontendsAlong},
+	{"DeletedServiceIsGone", deletedServiceIsGone},
+	{"ResentSlicesWriteNothing", resentSlicesWriteNothing},
+	{"NewNodeAddressServesNodePorts", newNodeAddressServesNodePorts},
+
+	{"HealthFollowsTheNode", healthFollowsTheNode},
+	{"HealthCheckNodePortCountsLocalEndpoints", healthCheckNodePortCountsLocalEndpoints},
+	{"MetricsSayWhatHappened", metricsSayWhatHappened},
+
+	{"RestartLosesNothing", restartLosesNothing},
+	{"CrashLosesNothing", crashLosesNothing},
+	{"RestartCatchesUp", restartCatchesUp},
+	{"LostAPIServerKeepsTheRules", lostAPIServerKeepsTheRules},
+	{"StartWaitsForTheAPIServer", startWaitsForTheAPIServer},
+	{"FlushedRulesComeBack", flushedRulesComeBack},
+	{"CleanupLeavesNothing", cleanupLeavesNothing},
+}
+
+func TestCluster(t *testing.T) {
+	for _, backend := range []string{"nft", "legacy"} {
+		t.Run(backend, func(t *testing.T) {
+			w := newWorld(t, backend)
+			w.start(t)
+			for _, story := range stories {
+				t.Run(story.name, func(t *testing.T) { story.tell(newStory(t, w)) })
+			}
+		})
+	}
+}

@@ -1,0 +1,124 @@
+package cluster
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
+)
+
+func healthFollowsTheNode(s *story) {
+	a, err := get(s.Client, healthzURL)
+	if err != nil {
+		s.Fatal(err)
+	}
+	var health struct {
+		LastUpdated, CurrentTime string
+		NodeEligible, Healthy    *bool
+		Status                   map[string]struct{ Healthy bool }
+	}
+	if err := json.Unmarshal([]byte(a.body), &health); err != nil {
+		s.Fatalf("body %q: %v", a.body, err)
+	}
+	if a.status != 200 || health.Healthy == nil || !*health.Healthy || health.NodeEligible == nil || !*health.NodeEligible {
+		s.Errorf("healthz is %d: %s", a.status, a.body)
+	}
+	for _, f := range proxy.Families {
+		if !health.Status[f.String()].Healthy {
+			s.Errorf("family %v is not healthy: %s", f, a.body)
+		}
+	}
+
+	// The autoscaler is about to remove the node: load balancers must leave, the process is well.
+	taint := corev1.Taint{Key: "ToBeDeletedByClusterAutoscaler", Effect: corev1.TaintEffectNoSchedule}
+	s.editNode(func(node *corev1.Node) { node.Spec.Taints = append(node.Spec.Taints, taint) })
+	eventually(s.T, "a tainted node is not healthy", func() error { return s.wantStatus(healthzURL, 503) })
+	if err := s.wantStatus(livezURL, 200); err != nil {
+		s.Error(err)
+	}
+	s.editNode(func(node *corev1.Node) { node.Spec.Taints = nil })
+	eventually(s.T, "the node is healthy again", func() error { return s.wantStatus(healthzURL, 200) })
+}
+
+func healthCheckNodePortCountsLocalEndpoints(s *story) {
+	svc := s.service("web", loadBalancer, externalLocal)
+	wants := func(status, local int) {
+		s.Helper()
+		families(func(f proxy.Family) {
+			url := fmt.Sprintf("http://%v/", tcp(lab.In(f, lab.NodeIP), svc.Spec.HealthCheckNodePort).AddrPort)
+			eventually(s.T, fmt.Sprintf("%s says %d endpoints", url, local), func() error {
+				a, err := get(s.Client, url)
+				if err != nil {
+					return err
+				}
+				var body struct {
+					Service        struct{ Namespace, Name string }
+					LocalEndpoints int
+				}
+				if err := json.Unmarshal([]byte(a.body), &body); err != nil {
+					return err
+				}
+				weight := a.header.Get("X-Load-Balancing-Endpoint-Weight")
+				if a.status != status || weight != fmt.Sprint(local) || body.LocalEndpoints != local || body.Service.Name != "web" {
+					return fmt.Errorf("%d, weight %q, %s", a.status, weight, a.body)
+				}
+				return nil
+			})
+		})
+	}
+	wants(503, 0)
+	s.endpoints(svc, ready(s.local(), s.remote())...)
+	wants(200, 1)
+	s.endpoints(svc, ready(s.local(), s.otherLocal(), s.remote())...)
+	wants(200, 2)
+	s.endpoints(svc, endpoint{host: s.local(), terminating: true}, endpoint{host: s.remote()})
+	wants(503, 0) // although it still gets traffic
+}
+
+func metricsSayWhatHappened(s *story) {
+	if a, err := get(s.Node, modeURL); err != nil || a.body != "iptables" {
+		s.Errorf("proxyMode: %q, %v", a.body, err)
+	}
+	svc := s.service("web", loadBalancer, externalLocal)
+	s.endpoints(svc, ready(s.remote())...)
+	families(func(f proxy.Family) { s.reaches(s.visitor(), nodePort(svc, f), s.remote()) })
+	a, err := get(s.Node, metricsURL)
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, name := range []string{
+		"kubeproxy_sync_proxy_rules_duration_seconds_bucket",
+		"kubeproxy_sync_full_proxy_rules_duration_seconds_count",
+		"kubeproxy_sync_partial_proxy_rules_duration_seconds_count",
+		"kubeproxy_sync_proxy_rules_last_timestamp_seconds",
+		"kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds",
+		"kubeproxy_sync_proxy_rules_service_changes_total",
+		"kubeproxy_sync_proxy_rules_iptables_last",
+		"kubeproxy_proxy_healthz_total",
+		"go_goroutines",
+		"process_cpu_seconds_total",
+	} {
+		if !strings.Contains(a.body, "\n"+name) {
+			s.Errorf("/metrics lacks %s", name)
+		}
+	}
+	families(func(f proxy.Family) {
+		for _, table := range []string{"nat", "filter"} {
+			series := fmt.Sprintf(`kubeproxy_sync_proxy_rules_iptables_total{ip_family="%v",table="%s"}`, f, table)
+			if s.metric(s.T, series) <= 0 {
+				s.Errorf("%s is not positive", series)
+			}
+		}
+		series := fmt.Sprintf(`kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family="%v",traffic_policy="external"}`, f)
+		eventually(s.T, series, func() error {
+			if n := s.metric(s.T, series); n != 1 {
+				return fmt.Errorf("%v, want 1", n)
+			}
+			return nil
+		})
+	})
+}
