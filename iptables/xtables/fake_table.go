@@ -144,7 +144,7 @@ func validChain(name string) error {
 		return fmt.Errorf("chain name '%s' too long (must be under %d chars)", name, maxChainName+1)
 	case strings.HasPrefix(name, "-"), strings.HasPrefix(name, "!"):
 		return fmt.Errorf("chain name not allowed to start with '%c'", name[0])
-	case name == "", strings.ContainsAny(name, " \t"):
+	case name == "", strings.ContainsFunc(name, func(r rune) bool { return r <= 0x20 || r >= 0x7f }):
 		return fmt.Errorf("chain name %q invalid", name)
 	case isTarget(name):
 		return errors.New("chain name may not clash with target name")

@@ -41,13 +41,13 @@ func (w *twins) reset(t rapid.TB) {
 }
 
 // restore gives what the fake, and what the first of the real ones to refuse, says about input.
-func (w *twins) restore(input string) (fake, real error) {
+func (w *twins) restore(input string) (fake, actual error) {
 	for _, r := range w.real {
-		if err := r.Restore(context.Background(), []byte(input)); err != nil && real == nil {
-			real = fmt.Errorf("%s: %w", r.Backend(), err)
+		if err := r.Restore(context.Background(), []byte(input)); err != nil && actual == nil {
+			actual = fmt.Errorf("%s: %w", r.Backend(), err)
 		}
 	}
-	return w.fake.Restore(context.Background(), []byte(input)), real
+	return w.fake.Restore(context.Background(), []byte(input)), actual
 }
 
 // same compares the chains and jumps of all.
@@ -147,9 +147,9 @@ func TestFakeAcceptsTheRulesThatBothBackendsAccept(t *testing.T) {
 			for _, table := range ourTables {
 				for _, rule := range rulesOf(goodRules, table, family) {
 					w.reset(t)
-					fake, real := w.restore("*" + table + "\n:SLUICE-T - [0:0]\n:SLUICE-A - [0:0]\n-A SLUICE-A " + rule + "\nCOMMIT\n")
-					if fake != nil || real != nil {
-						t.Errorf("table %s, %q: fake says %v, real says %v", table, rule, fake, real)
+					fake, actual := w.restore("*" + table + "\n:SLUICE-T - [0:0]\n:SLUICE-A - [0:0]\n-A SLUICE-A " + rule + "\nCOMMIT\n")
+					if fake != nil || actual != nil {
+						t.Errorf("table %s, %q: fake says %v, real says %v", table, rule, fake, actual)
 					}
 					w.same(t)
 				}
@@ -164,9 +164,9 @@ func TestFakeRefusesTheRulesThatABackendRefuses(t *testing.T) {
 			w := newTwins(t, family)
 			for _, table := range ourTables {
 				for _, rule := range rulesOf(badRules, table, family) {
-					fake, real := w.restore("*" + table + "\n:SLUICE-A - [0:0]\n-A SLUICE-A " + rule + "\nCOMMIT\n")
-					if fake == nil || real == nil {
-						t.Errorf("table %s, %q: fake says %v, real says %v", table, rule, fake, real)
+					fake, actual := w.restore("*" + table + "\n:SLUICE-A - [0:0]\n-A SLUICE-A " + rule + "\nCOMMIT\n")
+					if fake == nil || actual == nil {
+						t.Errorf("table %s, %q: fake says %v, real says %v", table, rule, fake, actual)
 					}
 				}
 			}
@@ -219,15 +219,15 @@ func TestFakeExecutesInputsAsBothBackendsDo(t *testing.T) {
 		t.Run(family.String(), func(t *testing.T) {
 			w := newTwins(t, family)
 			for _, input := range goodInputs {
-				if fake, real := w.restore(input); fake != nil || real != nil {
-					t.Errorf("%q: fake says %v, real says %v", input, fake, real)
+				if fake, actual := w.restore(input); fake != nil || actual != nil {
+					t.Errorf("%q: fake says %v, real says %v", input, fake, actual)
 				}
 				w.same(t)
 			}
 			for _, input := range badInputs {
 				w.reset(t)
-				if fake, real := w.restore(input); fake == nil || real == nil {
-					t.Errorf("%q: fake says %v, real says %v", input, fake, real)
+				if fake, actual := w.restore(input); fake == nil || actual == nil {
+					t.Errorf("%q: fake says %v, real says %v", input, fake, actual)
 				}
 			}
 		})
@@ -254,9 +254,9 @@ func TestFakeAgreesWithBothBackendsOnAnySequence(t *testing.T) {
 		w.reset(t)
 		for range rapid.IntRange(1, 4).Draw(t, "inputs") {
 			input := genInput(t)
-			fake, real := w.restore(input)
-			if (fake == nil) != (real == nil) {
-				t.Fatalf("%q: fake says %v, real says %v", input, fake, real)
+			fake, actual := w.restore(input)
+			if (fake == nil) != (actual == nil) {
+				t.Fatalf("%q: fake says %v, real says %v", input, fake, actual)
 			}
 			w.same(t)
 		}

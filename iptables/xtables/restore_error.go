@@ -17,7 +17,7 @@ var blamed = []*regexp.Regexp{
 // scarce holds words of messages, of glibc and of musl, about what another try may find mended. The
 // exit status does not tell: iptables-nft-restore leaves with 4 whatever the kernel refused.
 var scarce = []string{
-	"xtables lock", "Can't lock ", "Can't open lock file",
+	"xtables lock", "Can't lock ", "can't open lock file",
 	"Resource temporarily unavailable", "Interrupted system call",
 	"Cannot allocate memory", "Out of memory", "Memory allocation problem", "No buffer space available",
 	"Too many open files", "No file descriptors available",

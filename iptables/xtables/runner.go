@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -24,7 +25,7 @@ type Config struct {
 	// jumps to them.
 	Prefix string
 
-	// Wait is how long to wait for the lock of the legacy backend, in whole seconds; 0 is five.
+	// Wait is how long to wait for the lock of the legacy backend, rounded up to seconds; 0 is five of them.
 	Wait time.Duration
 
 	// Timeout limits each run of a program, waiting for the lock not included; 0 is two minutes.
@@ -41,7 +42,7 @@ func (cfg Config) withDefaults() Config {
 	if cfg.Prefix == "" {
 		cfg.Prefix = DefaultPrefix
 	}
-	if cfg.Wait < time.Second {
+	if cfg.Wait <= 0 {
 		cfg.Wait = 5 * time.Second
 	}
 	if cfg.Timeout <= 0 {
@@ -76,6 +77,9 @@ var _ Interface = (*Runner)(nil)
 // New finds the programs of a family and, if the backend is Auto, the backend. It changes nothing.
 func New(family proxy.Family, cfg Config) (*Runner, error) {
 	cfg = cfg.withDefaults()
+	if cfg.Backend != Auto && !slices.Contains(Backends[:], cfg.Backend) {
+		return nil, fmt.Errorf("backend %q is none of %s, %s and %s", cfg.Backend, Auto, NFT, Legacy)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), cfg.Timeout)
 	defer cancel()
 	if cfg.Backend == Auto {

@@ -266,3 +266,9 @@ func TestDetect(t *testing.T) {
 		}
 	}
 }
+
+func TestNewRefusesUnknownBackends(t *testing.T) {
+	if _, err := New(proxy.IPv4, Config{Backend: "ebtables"}); err == nil || !strings.Contains(err.Error(), `backend "ebtables" is none of auto, nft and legacy`) {
+		t.Errorf("error is %v", err)
+	}
+}

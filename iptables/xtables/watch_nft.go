@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Buffers of the two sockets. A commit of ours at 10,000 Services is about 20 MB of messages, so the first
-// overflows now and then; the second holds the ends of several thousand commits.
+// Buffers of the two sockets, in bytes. The first load of a large cluster overflows the first whatever its
+// size; ends of commits are too small and too rare to overflow the second.
 const (
 	detailsBuffer     = 16 << 20
 	generationsBuffer = 4 << 20
@@ -229,21 +229,30 @@ func (w *nftWatch) resume(ctx context.Context, doubt func(string)) error {
 	if err != nil || stranger == nil {
 		return err
 	}
-	for _, table := range w.part.tables {
-		reason, err := w.verify(ctx, table)
-		if err != nil {
-			reason = fmt.Sprintf("table %s cannot be compared: %v", table, err)
-		}
-		if reason != "" {
-			doubt(fmt.Sprintf("after a commit by %v: %s", stranger, reason))
-			return nil
-		}
+	reason := w.compare(ctx)
+	if reason == "" {
+		return nil
 	}
+	// Whoever hears the doubt reads everything anew: commits until now need no doubt of their own.
+	if w.last, err = currentGeneration(); err != nil {
+		return err
+	}
+	doubt(fmt.Sprintf("after a commit by %v: %s", stranger, reason))
 	return nil
 }
 
-func (w *nftWatch) verify(ctx context.Context, table string) (string, error) {
+// compare gives "" if all tables hold what they should.
+func (w *nftWatch) compare(ctx context.Context) (first string) {
 	w.runner.mu.Lock()
 	defer w.runner.mu.Unlock()
-	return w.runner.verify(ctx, table)
+	for _, table := range w.part.tables {
+		reason, err := w.runner.verify(ctx, table)
+		if err != nil {
+			reason = fmt.Sprintf("table %s cannot be compared: %v", table, err)
+		}
+		if first == "" {
+			first = reason
+		}
+	}
+	return first
 }

@@ -3,6 +3,7 @@ package xtables
 import (
 	"bytes"
 	"context"
+	"os"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -79,3 +80,19 @@ func mustRestore(t *testing.T, i Interface, lines ...string) {
 		t.Fatal(err)
 	}
 }
+
+// netns is a network namespace that a thread may join.
+type netns struct{ file *os.File }
+
+func currentNetns(t *testing.T) netns {
+	t.Helper()
+	file, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = file.Close() })
+	return netns{file}
+}
+
+// join moves the calling thread.
+func (ns netns) join() error { return unix.Setns(int(ns.file.Fd()), unix.CLONE_NEWNET) }
