@@ -52,16 +52,14 @@ func (r *Runner) as(t *testing.T, args ...string) {
 	sh(t, append([]string{r.tools.main, "-w", "60"}, args...)...)
 }
 
-func sh(t *testing.T, args ...string) string {
+func sh(t *testing.T, args ...string) {
 	t.Helper()
 	var stderr bytes.Buffer
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stderr = &stderr
-	output, err := cmd.Output()
-	if err != nil {
+	if err := cmd.Run(); err != nil {
 		t.Fatalf("%v: %v\n%s", args, err, stderr.String())
 	}
-	return string(output)
 }
 
 // foreignRestore is what somebody else does with iptables-restore.
