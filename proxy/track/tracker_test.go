@@ -246,6 +246,17 @@ func TestSliceThatMovesChangesBothServices(t *testing.T) {
 	diff(t, "endpoints of two", []string{"10.0.0.1"}, addressesOf(inputOf(t, batch, "two")))
 }
 
+func TestSliceThatMovesTwiceChangesTheFirstService(t *testing.T) {
+	tr := New(Config{})
+	tr.SetService(newService("one"))
+	tr.SetService(newService("three"))
+	tr.SetEndpointSlice(newSlice("slice", "one", "10.0.0.1"))
+	tr.Take()
+	tr.SetEndpointSlice(newSlice("slice", "two", "10.0.0.1"))
+	tr.SetEndpointSlice(newSlice("slice", "three", "10.0.0.1"))
+	diff(t, "changed", []string{"one", "three"}, changed(tr.Take()))
+}
+
 func TestEndpointThatMovesBetweenSlicesNeverDisappears(t *testing.T) {
 	tr := New(Config{})
 	tr.SetService(newService("svc"))
