@@ -186,6 +186,18 @@ func TestNodeChanges(t *testing.T) {
 	}
 }
 
+func TestServiceThatIsNoLongerALoadBalancerLosesAllItsFrontends(t *testing.T) {
+	b := desired.NewBuilder(node())
+	b.Update([]policy.Input{input("a", "172.30.0.1", external("198.51.100.1"), func(s *policy.Service) {
+		s.LoadBalancerIPs, s.Ports[0].NodePort = addrs("203.0.113.1"), 30080
+		s.ExternalLocal, s.HealthCheckNodePort = true, 32000
+	})})
+	diff(t, "frontends", 4, len(b.Snapshot().Get(portName("a")).Frontends))
+	b.Update([]policy.Input{input("a", "172.30.0.1")})
+	diff(t, "owners", map[string]string{"172.30.0.1:80": "a"}, owners(t, b.Snapshot()))
+	diff(t, "health check port", uint16(0), b.Snapshot().Get(portName("a")).HealthCheckNodePort)
+}
+
 func TestBuildIsOneUpdate(t *testing.T) {
 	inputs := []policy.Input{input("a", "172.30.0.1"), input("b", "172.30.0.2", external("172.30.0.1"))}
 	s := desired.Build(node(), inputs)

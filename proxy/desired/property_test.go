@@ -67,6 +67,7 @@ func TestAnyHistoryEndsLikeAFreshStart(t *testing.T) {
 			"snapshot":       w.check,
 		})
 		w.check(t)
+		w.checkNothingIsLeft(t)
 	})
 }
 
@@ -143,6 +144,19 @@ func (w *world) check(t *rapid.T) {
 		}
 		checkPointers(t, f.last, got)
 		f.last = got
+	}
+}
+
+// checkNothingIsLeft removes all objects. Whatever was contested before, nothing may stay behind.
+func (w *world) checkNothingIsLeft(t *rapid.T) {
+	for name := range w.services {
+		w.tracker.DeleteService(proxy.ServiceName{Namespace: "ns", Name: name})
+	}
+	w.take(t)
+	for _, f := range w.families {
+		if s := f.builder.Snapshot(); s.Len() != 0 || f.builder.Remembered() != 0 {
+			t.Fatalf("%d ServicePorts and %d records are left", s.Len(), f.builder.Remembered())
+		}
 	}
 }
 
