@@ -30,7 +30,7 @@ func (r *reader) service(obj *corev1.Service) (*policy.Service, complaints) {
 		return nil, found
 	}
 	spec := &obj.Spec
-	external := r.externalLocal(spec)
+	external := externalLocal(spec)
 	return &policy.Service{
 		Created:             obj.CreationTimestamp.UTC(),
 		Priority:            r.isPriority(obj),
@@ -206,7 +206,7 @@ func addrSet(addrs []netip.Addr) []netip.Addr {
 
 // externalLocal is the external traffic policy where it means something: on Services that clients
 // outside the cluster can reach by their type or their external IPs, whether these are honoured or not.
-func (r *reader) externalLocal(spec *corev1.ServiceSpec) bool {
+func externalLocal(spec *corev1.ServiceSpec) bool {
 	if spec.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal {
 		return false
 	}

@@ -140,7 +140,7 @@ func TestTrafficPolicies(t *testing.T) {
 		{"internal Cluster", func(s *corev1.ServiceSpec) { s.InternalTrafficPolicy = &cluster }, false, false},
 		{"external Local, LoadBalancer", func(s *corev1.ServiceSpec) { s.Type = corev1.ServiceTypeLoadBalancer }, true, false},
 		{"external Local, NodePort", func(s *corev1.ServiceSpec) { s.Type = corev1.ServiceTypeNodePort }, true, false},
-		{"external Local, ClusterIP", func(s *corev1.ServiceSpec) {}, false, false},
+		{"external Local, ClusterIP", func(*corev1.ServiceSpec) {}, false, false},
 		{"external Local, ClusterIP with an external IP", func(s *corev1.ServiceSpec) { s.ExternalIPs = []string{"198.51.100.1"} }, true, false},
 	} {
 		got := read(newService("svc", func(s *corev1.Service) {
