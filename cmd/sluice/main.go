@@ -43,6 +43,13 @@ func newCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			switch {
+			case options.Cleanup:
+				return cleanup(cmd.Context(), modes)
+			case options.InitOnly:
+				_, err := prepareKernel(cmd.Context(), cfg)
+				return err
+			}
 			return run(cmd.Context(), cfg)
 		},
 	}

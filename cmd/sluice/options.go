@@ -26,6 +26,7 @@ type Options struct {
 	PriorityServices       []string
 	MasqueradeAll          bool
 	OOMScoreAdj            int
+	Cleanup, InitOnly      bool
 
 	IPTablesMasqueradeBit      int
 	IPTablesLocalhostNodePorts bool
@@ -120,6 +121,9 @@ func (o *Options) addNodeFlags(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&o.ServiceCIDRs, "service-cidrs", o.ServiceCIDRs,
 		"Ranges of ClusterIPs, beside those of ServiceCIDR objects. Traffic to an address in them that no Service has goes nowhere.")
 	fs.BoolVar(&o.MasqueradeAll, "masquerade-all", o.MasqueradeAll, "Masquerade everything that is sent to a ClusterIP.")
+	fs.BoolVar(&o.Cleanup, "cleanup", o.Cleanup, "Remove everything that Sluice has put into the kernel, and exit. The same as sluice cleanup.")
+	fs.BoolVar(&o.InitOnly, "init-only", o.InitOnly,
+		"Set the kernel parameters, check that the mode can work, and exit. A second start then needs no more than CAP_NET_ADMIN.")
 	fs.IntVar(&o.OOMScoreAdj, "oom-score-adj", o.OOMScoreAdj, "oom_score_adj of this process, -1000 to 1000.")
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sync/errgroup"
@@ -35,6 +36,9 @@ func run(ctx context.Context, cfg *Config) error {
 	nodeConfig.Families = families(dataplanes)
 	node := nodeinfo.New(nodeConfig)
 	log.Info("Serving", "families", fmt.Sprint(nodeConfig.Families))
+	if err := checkClusterCIDRs(ctx, nodeConfig); err != nil {
+		return err
+	}
 
 	group, ctx := errgroup.WithContext(ctx)
 	addrs, err := nodeinfo.Addrs()
@@ -104,6 +108,24 @@ func families(dataplanes map[proxy.Family]proxy.Dataplane) []proxy.Family {
 		}
 	}
 	return list
+}
+
+// checkClusterCIDRs finds what no flag alone shows: that pods cannot be told from others.
+func checkClusterCIDRs(ctx context.Context, cfg nodeinfo.Config) error {
+	cidrs := cfg.PodDetector.ClusterCIDRs
+	if cfg.PodDetector.Mode != nodeinfo.ClusterCIDR {
+		return nil
+	}
+	if len(cidrs) == 0 {
+		klog.FromContext(ctx).Info("Without --cluster-cidr traffic of pods is not told from other traffic, and none to a ClusterIP is masqueraded")
+		return nil
+	}
+	for _, p := range cidrs {
+		if slices.Contains(cfg.Families, proxy.FamilyOf(p.Addr())) {
+			return nil
+		}
+	}
+	return fmt.Errorf("--cluster-cidr: %v has no CIDR of %v, which is all that this node serves", cidrs, cfg.Families)
 }
 
 // setOOMScore keeps the kernel from killing the proxy first when memory runs out. It is not worth failing for.

@@ -43,7 +43,7 @@ func addAddr(t *testing.T, link netlink.Link, text string) {
 	}
 }
 
-func TestWatchAddrsSeesChanges(t *testing.T) {
+func TestKernelAddressesAreWatched(t *testing.T) {
 	inNamespace(t, func() {
 		lo, err := netlink.LinkByName("lo")
 		if err != nil {
@@ -77,7 +77,7 @@ func TestWatchAddrsSeesChanges(t *testing.T) {
 	})
 }
 
-func TestIPv6MissingReadsTheSysctl(t *testing.T) {
+func TestKernelWithoutIPv6IsRecognised(t *testing.T) {
 	inNamespace(t, func() {
 		const file = "/proc/sys/net/ipv6/conf/all/disable_ipv6"
 		if missing := IPv6Missing(); missing != "" {

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+
+	"github.com/sluice-proxy/sluice/conntrack"
+	"github.com/sluice-proxy/sluice/iptables/xtables"
+	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/nodeinfo"
+)
+
+// parse goes the way from arguments to a configuration.
+func parse(t *testing.T, args ...string) (*Config, error) {
+	t.Helper()
+	o := NewOptions()
+	fs := pflag.NewFlagSet("sluice", pflag.ContinueOnError)
+	fs.SetNormalizeFunc(normalize)
+	o.AddFlags(fs)
+	if err := fs.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	o.Complete(fs)
+	return o.Validate()
+}
+
+func mustParse(t *testing.T, args ...string) *Config {
+	t.Helper()
+	cfg, err := parse(t, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+func TestDefaultsAreThoseOfKubeProxy(t *testing.T) {
+	cfg := mustParse(t, "--hostname-override", " Node-1 ")
+	if cfg.Mode.name != "iptables" {
+		t.Errorf("mode %q", cfg.Mode.name)
+	}
+	cfg.Mode = mode{}
+	want := &Config{
+		ModeConfig:       ModeConfig{IPTablesBackend: xtables.Auto},
+		Client:           ClientConfig{ContentType: "application/vnd.kubernetes.protobuf", QPS: 5, Burst: 10},
+		ConfigSyncPeriod: 15 * time.Minute,
+		Node: nodeinfo.Config{
+			Name:               "node-1",
+			BindAddress:        netip.IPv4Unspecified(),
+			PodDetector:        nodeinfo.PodDetector{Mode: nodeinfo.ClusterCIDR},
+			LocalhostNodePorts: true,
+			MasqueradeMark:     0x4000,
+		},
+		ExternalIPs:   true,
+		MinSyncPeriod: time.Second,
+		SyncPeriod:    30 * time.Second,
+		Conntrack:     conntrack.Tuning{MaxPerCore: 32768, Min: 131072, TCPEstablished: 24 * time.Hour, TCPCloseWait: time.Hour},
+		OOMScoreAdj:   -999,
+		HealthzAddr:   "0.0.0.0:10256",
+		MetricsAddr:   "127.0.0.1:10249",
+	}
+	diff := cmp.Diff(want, cfg, cmp.AllowUnexported(mode{}, nodeinfo.NodePortSelection{}),
+		cmp.Comparer(func(a, b netip.Addr) bool { return a == b }))
+	if diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestFlagsReachTheConfiguration(t *testing.T) {
+	for name, c := range map[string]struct {
+		args []string
+		ok   func(*Config) bool
+	}{
+		"proxy-mode is mode":        {[]string{"--proxy-mode", "iptables"}, func(c *Config) bool { return c.Mode.name == "iptables" }},
+		"empty mode":                {[]string{"--mode="}, func(c *Config) bool { return c.Mode.name == "iptables" }},
+		"underscores":               {[]string{"--masquerade_all"}, func(c *Config) bool { return c.Node.MasqueradeAll }},
+		"masquerade bit":            {[]string{"--iptables-masquerade-bit", "31"}, func(c *Config) bool { return c.Node.MasqueradeMark == 1<<31 }},
+		"two cluster CIDRs":         {[]string{"--cluster-cidr", "10.0.0.0/8,fd00::/48"}, func(c *Config) bool { return len(c.Node.PodDetector.ClusterCIDRs) == 2 }},
+		"bridge":                    {[]string{"--detect-local-mode", "BridgeInterface", "--pod-bridge-interface", "br0"}, func(c *Config) bool { return c.Node.PodDetector.Interface == "br0" }},
+		"interface prefix":          {[]string{"--detect-local-mode", "InterfaceNamePrefix", "--pod-interface-name-prefix", "veth"}, func(c *Config) bool { return c.Node.PodDetector.Interface == "veth" }},
+		"manifests":                 {[]string{"--manifest-dir", "/m"}, func(c *Config) bool { return c.ManifestDir == "/m" && c.Node.Standalone }},
+		"service CIDRs":             {[]string{"--service-cidrs", "10.96.0.1/12"}, func(c *Config) bool { return c.Node.ServiceCIDRs[0] == netip.MustParsePrefix("10.96.0.0/12") }},
+		"priority":                  {[]string{"--priority-services", "a/b,c/d"}, func(c *Config) bool { return c.PriorityServices[1] == proxy.ServiceName{Namespace: "c", Name: "d"} }},
+		"external IPs off":          {[]string{"--feature-gates", "AllowServiceExternalIPs=false,AllAlpha=true"}, func(c *Config) bool { return !c.ExternalIPs }},
+		"gates of others":           {[]string{"--feature-gates", "NFTablesProxyMode=true", "--feature-gates", "WatchList=false"}, func(c *Config) bool { return c.ExternalIPs }},
+		"lenient bind address":      {[]string{"--bind-address", "192.000.002.010"}, func(c *Config) bool { return c.Node.BindAddress == netip.MustParseAddr("192.0.2.10") }},
+		"IPv6 bind address":         {[]string{"--bind-address", "::"}, func(c *Config) bool { return c.HealthzAddr == "[::]:10256" && c.MetricsAddr == "[::1]:10249" }},
+		"IPv6 and explicit servers": {[]string{"--bind-address", "::", "--metrics-bind-address", "0.0.0.0"}, func(c *Config) bool { return c.HealthzAddr == "[::]:10256" && c.MetricsAddr == "0.0.0.0:10249" }},
+		"address without port":      {[]string{"--healthz-bind-address", "::1"}, func(c *Config) bool { return c.HealthzAddr == "[::1]:10256" }},
+		"address with port":         {[]string{"--healthz-bind-address", "[::1]:1"}, func(c *Config) bool { return c.HealthzAddr == "[::1]:1" }},
+		"empty address":             {[]string{"--healthz-bind-address=", "--metrics-bind-address="}, func(c *Config) bool { return c.HealthzAddr == "0.0.0.0:10256" && c.MetricsAddr == "127.0.0.1:10249" }},
+		"no servers":                {[]string{"--healthz-port=0", "--metrics-port=0"}, func(c *Config) bool { return c.HealthzAddr == "" && c.MetricsAddr == "" }},
+		"no pause":                  {[]string{"--iptables-min-sync-period=0"}, func(c *Config) bool { return c.MinSyncPeriod == 0 }},
+		"legacy":                    {[]string{"--iptables-backend=legacy"}, func(c *Config) bool { return c.ModeConfig.IPTablesBackend == xtables.Legacy }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if cfg := mustParse(t, c.args...); !c.ok(cfg) {
+				t.Errorf("got %+v", cfg)
+			}
+		})
+	}
+}
+
+func TestEveryMistakeIsReported(t *testing.T) {
+	for name, c := range map[string]struct {
+		args []string
+		want []string // sorted; of each line, its beginning
+	}{
+		"mode":              {[]string{"--mode=kernelspace"}, []string{`--mode: "kernelspace" is not available; the modes are iptables`}},
+		"periods":           {[]string{"--config-sync-period=0", "--iptables-sync-period=0"}, []string{"--config-sync-period: 0s is not positive", "--iptables-min-sync-period: 1s is not between", "--iptables-sync-period: 0s is not positive"}},
+		"min over period":   {[]string{"--iptables-min-sync-period=31s"}, []string{"--iptables-min-sync-period: 31s is not between 0 and --iptables-sync-period, 30s"}},
+		"addresses":         {[]string{"--bind-address=x", "--healthz-bind-address=x", "--metrics-bind-address=1.2.3.4:http"}, []string{"--bind-address", "--healthz-bind-address", "--metrics-bind-address"}},
+		"ports":             {[]string{"--healthz-bind-address=1.2.3.4:0", "--metrics-port=70000"}, []string{"--healthz-bind-address", "--metrics-port: 70000"}},
+		"masquerade bit":    {[]string{"--iptables-masquerade-bit=32"}, []string{"--iptables-masquerade-bit: 32"}},
+		"negative bit":      {[]string{"--iptables-masquerade-bit=-1"}, []string{"--iptables-masquerade-bit: -1"}},
+		"conntrack":         {[]string{"--conntrack-min=-1", "--conntrack-max-per-core=-1", "--conntrack-udp-timeout=-1s"}, []string{"--conntrack-max-per-core", "--conntrack-min", "--conntrack-udp-timeout"}},
+		"oom":               {[]string{"--oom-score-adj=-1001"}, []string{"--oom-score-adj"}},
+		"cluster CIDR":      {[]string{"--cluster-cidr=10.0.0.0,x"}, []string{`--cluster-cidr: "10.0.0.0" is not a CIDR`, `--cluster-cidr: "x" is not a CIDR`}},
+		"CIDRs, one family": {[]string{"--cluster-cidr=10.0.0.0/8,11.0.0.0/8"}, []string{"--cluster-cidr: 10.0.0.0/8,11.0.0.0/8 is not one CIDR"}},
+		"three CIDRs":       {[]string{"--cluster-cidr=10.0.0.0/8,fd00::/48,fd01::/48"}, []string{"--cluster-cidr"}},
+		"detect mode":       {[]string{"--detect-local-mode=Magic"}, []string{`--detect-local-mode: "Magic" is none of [ClusterCIDR NodeCIDR BridgeInterface InterfaceNamePrefix]`}},
+		"no bridge":         {[]string{"--detect-local-mode=BridgeInterface"}, []string{"--pod-bridge-interface: is required"}},
+		"no prefix":         {[]string{"--detect-local-mode=InterfaceNamePrefix"}, []string{"--pod-interface-name-prefix: is required"}},
+		"node ports":        {[]string{"--nodeport-addresses=primary,10.0.0.1,eth0"}, []string{`--nodeport-addresses: "10.0.0.1"`, `--nodeport-addresses: "eth0"`}},
+		"gates":             {[]string{"--feature-gates=Nope=true,AllBeta=maybe,NFTablesProxyMode=false"}, []string{"--feature-gates: AllBeta=", "--feature-gates: NFTablesProxyMode cannot", `--feature-gates: there is no gate "Nope"`}},
+		"blank name":        {[]string{"--hostname-override= "}, []string{"--hostname-override: is blank"}},
+		"priority":          {[]string{"--priority-services=a,b/,c/d/e"}, []string{`--priority-services: "a"`, `--priority-services: "b/"`, `--priority-services: "c/d/e"`}},
+		"backend":           {[]string{"--iptables-backend=ebtables"}, []string{`--iptables-backend: "ebtables"`}},
+		"burst":             {[]string{"--kube-api-burst=-1"}, []string{"--kube-api-burst"}},
+		"two sources":       {[]string{"--manifest-dir=/m", "--kubeconfig=/k", "--detect-local-mode=NodeCIDR"}, []string{"--detect-local-mode: NodeCIDR needs", "--manifest-dir: serves instead"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := parse(t, c.args...)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			lines := strings.Split(err.Error(), "\n")
+			if len(lines) != len(c.want) {
+				t.Fatalf("got %q, want %q", lines, c.want)
+			}
+			for i, want := range c.want {
+				if !strings.HasPrefix(lines[i], want) {
+					t.Errorf("got %q, want %q", lines[i], want)
+				}
+			}
+		})
+	}
+}
+
+func TestClusterCIDRsMustFitTheNode(t *testing.T) {
+	v4, v6 := netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/48")
+	for name, c := range map[string]struct {
+		mode     nodeinfo.DetectMode
+		families []proxy.Family
+		cidrs    []netip.Prefix
+		fits     bool
+	}{
+		"none":                  {nodeinfo.ClusterCIDR, proxy.Families[:], nil, true},
+		"one of two":            {nodeinfo.ClusterCIDR, proxy.Families[:], []netip.Prefix{v6}, true},
+		"wrong family":          {nodeinfo.ClusterCIDR, []proxy.Family{proxy.IPv4}, []netip.Prefix{v6}, false},
+		"right family":          {nodeinfo.ClusterCIDR, []proxy.Family{proxy.IPv4}, []netip.Prefix{v6, v4}, true},
+		"wrong in another mode": {nodeinfo.NodeCIDR, []proxy.Family{proxy.IPv4}, []netip.Prefix{v6}, true},
+	} {
+		err := checkClusterCIDRs(t.Context(), nodeinfo.Config{Families: c.families, PodDetector: nodeinfo.PodDetector{Mode: c.mode, ClusterCIDRs: c.cidrs}})
+		if (err == nil) != c.fits {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}

@@ -1,0 +1,262 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// asCommand makes the test binary be the command itself.
+const asCommand = "SLUICE_TEST_AS_COMMAND"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asCommand) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// namespace is a network namespace that lives as long as a process in it.
+type namespace struct {
+	t   *testing.T
+	pid string
+}
+
+func newNamespace(t *testing.T) namespace {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to make a network namespace")
+	}
+	cmd := exec.Command("cat") // lives until its input ends
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	hold, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = hold.Close()
+		_ = cmd.Wait()
+	})
+	return namespace{t, strconv.Itoa(cmd.Process.Pid)}
+}
+
+// command is a program in the namespace.
+func (n namespace) command(args ...string) *exec.Cmd {
+	return exec.CommandContext(n.t.Context(), "nsenter", append([]string{"--net=/proc/" + n.pid + "/ns/net"}, args...)...)
+}
+
+// sluice is this program in the namespace.
+func (n namespace) sluice(args ...string) *exec.Cmd {
+	cmd := n.command(append([]string{os.Args[0]}, args...)...)
+	cmd.Env = append(os.Environ(), asCommand+"=1")
+	return cmd
+}
+
+func (n namespace) output(args ...string) string {
+	n.t.Helper()
+	out, err := n.command(args...).CombinedOutput()
+	if err != nil {
+		n.t.Fatalf("%v: %v: %s", args, err, out)
+	}
+	return string(out)
+}
+
+// until reads lines until one holds all parts.
+func until(t *testing.T, lines *bufio.Scanner, parts ...string) {
+	t.Helper()
+	var seen []string
+	for lines.Scan() {
+		line := lines.Text()
+		seen = append(seen, line)
+		found := true
+		for _, part := range parts {
+			found = found && strings.Contains(line, part)
+		}
+		if found {
+			return
+		}
+	}
+	t.Fatalf("no line with %q in:\n%s", parts, strings.Join(seen, "\n"))
+}
+
+const webManifest = `apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {clusterIP: 10.96.0.80, ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{port: 8080}]
+endpoints: [{addresses: [10.0.0.2]}]
+`
+
+func TestKernelRunServesManifestsLeavesRulesAndCleanupRemovesThem(t *testing.T) {
+	ns := newNamespace(t)
+	ns.output("ip", "link", "set", "lo", "up")
+	dir := t.TempDir()
+	write := func(content string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "web.yaml"), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(webManifest)
+
+	cmd := ns.sluice("--manifest-dir", dir, "-v=2", "--hostname-override=n1", "--conntrack-max-per-core=0")
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(stderr)
+	until(t, lines, "Applied snapshot", `family="IPv4"`, "servicePorts=1")
+	if rules := ns.output("iptables-save", "-t", "nat"); !strings.Contains(rules, "--to-destination 10.0.0.2:8080") {
+		t.Errorf("the endpoint is not in the rules:\n%s", rules)
+	}
+	write(strings.Replace(webManifest, "10.0.0.2", "10.0.0.3", 1))
+	until(t, lines, "Applied snapshot", `family="IPv4"`)
+	ns.output("iptables", "-t", "nat", "-F")
+	until(t, lines, "Kernel state is in doubt", `family="IPv4"`)
+	until(t, lines, "Applied snapshot", `family="IPv4"`)
+
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(stderr)
+	if err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("ended with %v:\n%s", err, rest)
+	}
+	if rules := ns.output("iptables-save", "-t", "nat"); !strings.Contains(rules, "--to-destination 10.0.0.3:8080") {
+		t.Errorf("the rules did not stay:\n%s", rules)
+	}
+	if out, err := ns.sluice("cleanup").CombinedOutput(); err != nil {
+		t.Errorf("cleanup: %v: %s", err, out)
+	}
+	for _, save := range []string{"iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save", "ip6tables-legacy-save"} {
+		if rules := ns.output(save); strings.Contains(rules, "SLUICE") {
+			t.Errorf("cleanup left:\n%s", rules)
+		}
+	}
+}
+
+func TestKernelHostWithoutIPv6ServesIPv4Alone(t *testing.T) {
+	ns := newNamespace(t)
+	ns.output("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+	cmd := ns.sluice("--manifest-dir", t.TempDir(), "-v=2", "--conntrack-max-per-core=0")
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(stderr)
+	until(t, lines, "Serving IPv4 alone", "disable_ipv6")
+	until(t, lines, "Applied snapshot", `family="IPv4"`)
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(stderr)
+	if err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("ended with %v", err)
+	}
+	if bytes.Contains(rest, []byte("IPv6")) {
+		t.Errorf("still speaks of IPv6:\n%s", rest)
+	}
+}
+
+func TestKernelIsNotTouchedWithBadFlags(t *testing.T) {
+	ns := newNamespace(t)
+	before := ns.output("nft", "list", "ruleset")
+	out, err := ns.sluice("--manifest-dir=/m", "--mode=none", "--oom-score-adj=2000").CombinedOutput()
+	if err == nil {
+		t.Error("exit code 0")
+	}
+	for _, part := range []string{"--mode", "--oom-score-adj"} {
+		if !bytes.Contains(out, []byte(part)) {
+			t.Errorf("nothing of %s in %s", part, out)
+		}
+	}
+	if bytes.Contains(out, []byte("Usage")) {
+		t.Errorf("usage is printed:\n%s", out)
+	}
+	if after := ns.output("nft", "list", "ruleset"); after != before {
+		t.Errorf("the kernel has changed:\n%s", after)
+	}
+}
+
+func TestKernelMissingManifestDirectoryEndsTheStart(t *testing.T) {
+	ns := newNamespace(t)
+	out, err := ns.sluice("--manifest-dir=/does/not/exist", "--conntrack-max-per-core=0").CombinedOutput()
+	if err == nil || !bytes.Contains(out, []byte("/does/not/exist")) {
+		t.Errorf("got %v: %s", err, out)
+	}
+}
+
+// Two processes cannot have one port, and with hard-fail the second says so and ends.
+func TestKernelHardFailEndsWhenAnAddressIsTaken(t *testing.T) {
+	ns := newNamespace(t)
+	ns.output("ip", "link", "set", "lo", "up")
+	dir := t.TempDir()
+	out, err := ns.sluice("--manifest-dir", dir, "--conntrack-max-per-core=0", "--bind-address-hard-fail",
+		"--healthz-bind-address=127.0.0.1:1000", "--metrics-bind-address=127.0.0.1:1000").CombinedOutput()
+	if err == nil || !bytes.Contains(out, []byte("address already in use")) {
+		t.Errorf("got %v: %s", err, out)
+	}
+}
+
+func TestVersionAndModesAreTold(t *testing.T) {
+	run := func(args ...string) (string, error) {
+		cmd := newCommand()
+		var out bytes.Buffer
+		cmd.SetOut(&out)
+		cmd.SetErr(io.Discard)
+		cmd.SetArgs(args)
+		err := cmd.ExecuteContext(t.Context())
+		return out.String(), err
+	}
+	if out, err := run("version"); err != nil || !strings.HasPrefix(out, "sluice "+version()+"\n") {
+		t.Errorf("got %q, %v", out, err)
+	}
+	if _, err := run("cleanup", "--mode=none"); err == nil || !strings.Contains(err.Error(), "the modes are iptables") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := run("surprise"); err == nil {
+		t.Error("an unknown command is accepted")
+	}
+}
+
+func TestEveryFlagIsExplained(t *testing.T) {
+	root := newCommand()
+	for _, cmd := range append([]*cobra.Command{root}, root.Commands()...) {
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			if f.Usage == "" {
+				t.Errorf("%s: --%s has no help", cmd.Name(), f.Name)
+			}
+		})
+	}
+}
