@@ -214,7 +214,7 @@ func (s *stage) checkStuck(p packet) error {
 
 func (s *stage) checkCrowded(p packet) error {
 	seen := map[string]bool{}
-	for range 3 * p.want.atLeast {
+	for range 40 * p.want.atLeast {
 		o := s.probe(p)
 		if err := p.want.judge(s, o); err != nil {
 			return err

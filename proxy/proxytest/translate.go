@@ -2,6 +2,7 @@ package proxytest
 
 import (
 	"net/netip"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -36,8 +37,11 @@ func twinPrefix(p netip.Prefix) netip.Prefix {
 	return netip.PrefixFrom(twin(p.Addr()), max(p.Bits()-96, 0))
 }
 
-// twinText translates an address or prefix.
+// twinText translates an address or prefix, and keeps the blanks around it.
 func twinText(text string) string {
+	if bare := strings.TrimSpace(text); bare != text {
+		return strings.Replace(text, bare, twinText(bare), 1)
+	}
 	if a, err := netip.ParseAddr(text); err == nil {
 		return twin(a).String()
 	}

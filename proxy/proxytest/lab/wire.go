@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 
@@ -76,14 +77,18 @@ func (ns *Namespace) onLink(name string, f func(index int) error) func() error {
 	}
 }
 
-// address gives an interface addresses, in both families.
+// address gives an interface addresses, in both families. The first is the one that connections come
+// from: IPv4 does so by itself, for IPv6 the others are deprecated.
 func (ns *Namespace) address(name string, bits int, addrs ...netip.Addr) func() error {
 	return ns.onLink(name, func(index int) error {
-		for _, a := range addrs {
+		for i, a := range addrs {
 			for _, f := range proxy.Families {
 				addr := &netlink.Addr{IPNet: ipNet(PrefixIn(f, netip.PrefixFrom(a, bits)))}
 				if f == proxy.IPv6 {
 					addr.Flags = unix.IFA_F_NODAD
+					if i > 0 {
+						addr.ValidLft = math.MaxUint32
+					}
 				}
 				if err := ns.links.AddrAdd(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}, addr); err != nil {
 					return fmt.Errorf("add %v to %s: %w", addr.IPNet, name, err)
