@@ -35,7 +35,7 @@ func run(ctx context.Context, cfg *Config) error {
 	nodeConfig := cfg.Node
 	nodeConfig.Families = families(dataplanes)
 	node := nodeinfo.New(nodeConfig)
-	log.Info("Serving", "families", fmt.Sprint(nodeConfig.Families))
+	log.Info("Serving", "IPv4", dataplanes[proxy.IPv4] != nil, "IPv6", dataplanes[proxy.IPv6] != nil)
 	if err := checkClusterCIDRs(ctx, nodeConfig); err != nil {
 		return err
 	}

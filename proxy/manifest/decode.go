@@ -70,7 +70,7 @@ func documents(content []byte) ([]*yaml.Node, error) {
 	for {
 		var document yaml.Node
 		switch err := decoder.Decode(&document); {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return roots, nil
 		case err != nil:
 			return nil, yamlError(err)

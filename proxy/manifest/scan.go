@@ -119,7 +119,7 @@ func (s *Source) report(ctx context.Context, now map[string]bool, owner, other o
 	now[text] = true
 	if !s.conflicts[text] {
 		klog.FromContext(ctx).Error(nil, "The same object is in two manifests, one of them is not used",
-			"object", owner.key.String(), "used", owner.place(), "notUsed", other.place())
+			"object", owner.String(), "used", owner.place(), "notUsed", other.place())
 	}
 }
 

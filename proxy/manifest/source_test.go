@@ -125,8 +125,9 @@ func (w *world) wantErrors(parts ...string) {
 	w.errors = nil
 }
 
-func named(content, name, address string) string {
-	return strings.NewReplacer("name: web", "name: "+name, "10.96.0.10", address).Replace(content)
+// named is the Service web with another name and address.
+func named(name, address string) string {
+	return strings.NewReplacer("name: web", "name: "+name, "10.96.0.10", address).Replace(web)
 }
 
 func TestObjectsFollowTheirFiles(t *testing.T) {
@@ -142,8 +143,8 @@ func TestObjectsFollowTheirFiles(t *testing.T) {
 	if w.sink.calls != calls {
 		t.Errorf("%d calls for an unchanged directory", w.sink.calls-calls)
 	}
-	w.write("a.yaml", named(web, "web", "10.96.0.11"))
-	w.write("b.yml", named(web, "other", "10.96.0.12"))
+	w.write("a.yaml", named("web", "10.96.0.11"))
+	w.write("b.yml", named("other", "10.96.0.12"))
 	w.want(map[string]string{"Service default/web": "10.96.0.11", "Service default/other": "10.96.0.12"})
 	w.remove("a.yaml")
 	w.want(map[string]string{"Service default/other": "10.96.0.12"})
@@ -154,24 +155,24 @@ func TestBadFileChangesNothingAndIsReportedOnce(t *testing.T) {
 	w := newWorld(t)
 	w.write("a.yaml", web)
 	w.want(map[string]string{"Service default/web": "10.96.0.10"})
-	w.write("a.yaml", named(web, "web", "10.96.0.999")+"---\n"+webSlice)
+	w.write("a.yaml", named("web", "10.96.0.999")+"---\n"+webSlice)
 	w.want(map[string]string{"Service default/web": "10.96.0.10"})
 	w.wantErrors("a.yaml", "line 6", "spec.clusterIP")
 	w.want(map[string]string{"Service default/web": "10.96.0.10"})
 	w.wantErrors()
-	w.write("b.yaml", named(web, "other", "10.96.0.12"))
+	w.write("b.yaml", named("other", "10.96.0.12"))
 	w.want(map[string]string{"Service default/web": "10.96.0.10", "Service default/other": "10.96.0.12"})
 	w.wantErrors()
-	w.write("a.yaml", named(web, "web", "10.96.0.13"))
+	w.write("a.yaml", named("web", "10.96.0.13"))
 	w.want(map[string]string{"Service default/web": "10.96.0.13", "Service default/other": "10.96.0.12"})
 	w.wantErrors()
 }
 
 func TestObjectInTwoFilesStaysWithItsOwner(t *testing.T) {
 	w := newWorld(t)
-	w.write("b.yaml", named(web, "web", "10.96.0.2"))
+	w.write("b.yaml", named("web", "10.96.0.2"))
 	w.want(map[string]string{"Service default/web": "10.96.0.2"})
-	w.write("a.yaml", "\n"+named(web, "web", "10.96.0.1"))
+	w.write("a.yaml", "\n"+named("web", "10.96.0.1"))
 	w.want(map[string]string{"Service default/web": "10.96.0.2"})
 	w.wantErrors("a.yaml:2", "b.yaml:1", "default/web")
 	w.want(map[string]string{"Service default/web": "10.96.0.2"})
@@ -183,7 +184,7 @@ func TestObjectInTwoFilesStaysWithItsOwner(t *testing.T) {
 
 func TestObjectsMayChangePlacesBetweenFiles(t *testing.T) {
 	w := newWorld(t)
-	one, two := named(web, "one", "10.96.0.1"), named(web, "two", "10.96.0.2")
+	one, two := named("one", "10.96.0.1"), named("two", "10.96.0.2")
 	both := map[string]string{"Service default/one": "10.96.0.1", "Service default/two": "10.96.0.2"}
 	w.write("a.yaml", one)
 	w.write("b.yaml", two)
@@ -236,7 +237,7 @@ func TestChangesAreSeenLive(t *testing.T) {
 			}
 		}
 	}
-	configMap("1", named(web, "mounted", "10.96.0.1"))
+	configMap("1", named("mounted", "10.96.0.1"))
 	if err := os.Symlink("..data/mounted.yaml", filepath.Join(w.dir, "mounted.yaml")); err != nil {
 		t.Fatal(err)
 	}
@@ -255,13 +256,13 @@ func TestChangesAreSeenLive(t *testing.T) {
 	}
 	until(map[string]string{"Service default/mounted": "10.96.0.1"})
 
-	configMap("2", named(web, "mounted", "10.96.0.2"))
+	configMap("2", named("mounted", "10.96.0.2"))
 	until(map[string]string{"Service default/mounted": "10.96.0.2"})
 
-	w.write("a.yaml", named(web, "a", "10.96.1.1"))
+	w.write("a.yaml", named("a", "10.96.1.1"))
 	until(map[string]string{"Service default/mounted": "10.96.0.2", "Service default/a": "10.96.1.1"})
 
-	w.write("a.yaml.swp", named(web, "a", "10.96.1.2"))
+	w.write("a.yaml.swp", named("a", "10.96.1.2"))
 	if err := os.Rename(filepath.Join(w.dir, "a.yaml.swp"), filepath.Join(w.dir, "a.yaml")); err != nil {
 		t.Fatal(err)
 	}

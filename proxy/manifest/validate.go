@@ -179,7 +179,7 @@ func validatePortName(at *field.Path, name string, required bool, others sets.Se
 	} else if mistakes := validation.IsDNS1123Label(name); name != "" && len(mistakes) > 0 {
 		errs = append(errs, field.Invalid(at, name, strings.Join(mistakes, "; ")))
 	}
-	if others.Has(name) && !(name == "" && required) {
+	if missing := name == "" && required; others.Has(name) && !missing {
 		errs = append(errs, field.Duplicate(at, name))
 	}
 	others.Insert(name)

@@ -5,6 +5,7 @@ package watch
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/netip"
 	"sync"
@@ -170,7 +171,7 @@ func (s *source) failed(ctx context.Context, _ *cache.Reflector, err error) {
 	case s.optional && (apierrors.IsNotFound(err) || apierrors.IsForbidden(err)):
 		log.Info("Doing without a resource of the API server", "resource", s.resource, "reason", err.Error())
 		s.stop()
-	case err == io.EOF, apierrors.IsResourceExpired(err), apierrors.IsGone(err):
+	case errors.Is(err, io.EOF), apierrors.IsResourceExpired(err), apierrors.IsGone(err):
 		log.V(4).Info("Watch ended, starting anew", "resource", s.resource, "reason", err.Error())
 	default:
 		log.Error(err, "Not watching the API server, what was last known stays in force", "resource", s.resource)

@@ -94,16 +94,16 @@ func slice(name, version string, addresses ...string) *discoveryv1.EndpointSlice
 }
 
 // start runs a Watcher of client in the bubble of synctest and returns what it tells.
-func start(t *testing.T, client *fake.Clientset, ctx context.Context) (*Watcher, *sink) {
+func start(ctx context.Context, t *testing.T, client *fake.Clientset) (*Watcher, *sink) {
 	s := &sink{objects: map[string]string{}}
 	w := New(Config{Client: client, Sink: s, NodeName: "n1", SetNode: s.setNode, SetServiceCIDRs: s.setCIDRs, ResyncPeriod: time.Hour})
-	run(t, ctx, w.Run)
+	run(ctx, t, w.Run)
 	synctest.Wait()
 	return w, s
 }
 
 // run ends with the test.
-func run(t *testing.T, ctx context.Context, f func(context.Context)) {
+func run(ctx context.Context, t *testing.T, f func(context.Context)) {
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	go func() {
@@ -140,7 +140,7 @@ func TestEventsReachTheSink(t *testing.T) {
 		cidr := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"},
 			Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.7/12", "fd00::/108", "nonsense"}}}
 		client := fake.NewClientset(service("a", "1"), slice("a-1", "1"), node, cidr)
-		w, s := start(t, client, ctx)
+		w, s := start(ctx, t, client)
 		if !isSynced(w) {
 			t.Error("not synced")
 		}
@@ -171,7 +171,7 @@ func TestEventsReachTheSink(t *testing.T) {
 func TestOnlyWhatIsServedIsAskedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fake.NewClientset()
-		start(t, client, t.Context())
+		start(t.Context(), t, client)
 		got := map[string]string{}
 		for _, a := range client.Actions() {
 			l, ok := a.(clienttesting.ListActionImpl)
@@ -212,7 +212,7 @@ func TestNotSyncedBeforeBothListsAreThere(t *testing.T) {
 				refused := new(atomic.Bool)
 				refused.Store(true)
 				refuse(client, resource, refused, apierrors.NewServiceUnavailable("not now"))
-				w, _ := start(t, client, t.Context())
+				w, _ := start(t.Context(), t, client)
 				<-time.After(2 * time.Minute)
 				synctest.Wait()
 				if isSynced(w) {
@@ -250,7 +250,7 @@ func TestServiceCIDRsCanBeDoneWithout(t *testing.T) {
 						lines = append(lines, args)
 					}
 				}, funcr.Options{})
-				w, s := start(t, client, klog.NewContext(t.Context(), log))
+				w, s := start(klog.NewContext(t.Context(), log), t, client)
 				<-time.After(24 * time.Hour)
 				want(t, s, map[string]string{"service a": "1"})
 				if !isSynced(w) {
@@ -279,7 +279,7 @@ func TestUnreachableAPIServerIsLogged(t *testing.T) {
 			defer lock.Unlock()
 			logged = logged || strings.Contains(args, "connection refused") && strings.Contains(args, `"services"`)
 		}, funcr.Options{})
-		start(t, client, klog.NewContext(t.Context(), log))
+		start(klog.NewContext(t.Context(), log), t, client)
 		<-time.After(time.Minute)
 		lock.Lock()
 		defer lock.Unlock()
@@ -384,10 +384,10 @@ func TestEqualResendOfEverythingCausesNoApply(t *testing.T) {
 		tracker, dataplane := track.New(track.Config{}), &counter{}
 		w := New(Config{Client: client, Sink: tracker, NodeName: "n1", SetNode: func(*corev1.Node) {},
 			SetServiceCIDRs: func(string, []netip.Prefix) {}, ResyncPeriod: 10 * time.Minute})
-		run(t, t.Context(), w.Run)
+		run(t.Context(), t, w.Run)
 		l := loop.New(loop.Config{Changes: tracker, Nodes: &nodes{proxy.Node{Name: "n1"}}, Synced: w.Synced(),
 			Dataplanes: map[proxy.Family]proxy.Dataplane{proxy.IPv4: dataplane}})
-		run(t, t.Context(), l.Run)
+		run(t.Context(), t, l.Run)
 		synctest.Wait()
 		if calls := dataplane.taken(); calls != 1 {
 			t.Errorf("%d calls for the first state, want 1", calls)
