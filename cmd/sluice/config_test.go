@@ -92,7 +92,7 @@ func TestFlagsReachTheConfiguration(t *testing.T) {
 		"IPv6 and explicit servers": {[]string{"--bind-address", "::", "--metrics-bind-address", "0.0.0.0"}, func(c *Config) bool { return c.HealthzAddr == "[::]:10256" && c.MetricsAddr == "0.0.0.0:10249" }},
 		"address without port":      {[]string{"--healthz-bind-address", "::1"}, func(c *Config) bool { return c.HealthzAddr == "[::1]:10256" }},
 		"address with port":         {[]string{"--healthz-bind-address", "[::1]:1"}, func(c *Config) bool { return c.HealthzAddr == "[::1]:1" }},
-		"empty address":             {[]string{"--healthz-bind-address=", "--metrics-bind-address="}, func(c *Config) bool { return c.HealthzAddr == "0.0.0.0:10256" && c.MetricsAddr == "127.0.0.1:10249" }},
+		"no addresses":              {[]string{"--healthz-bind-address=", "--metrics-bind-address="}, func(c *Config) bool { return c.HealthzAddr == "" && c.MetricsAddr == "" }},
 		"no servers":                {[]string{"--healthz-port=0", "--metrics-port=0"}, func(c *Config) bool { return c.HealthzAddr == "" && c.MetricsAddr == "" }},
 		"no pause":                  {[]string{"--iptables-min-sync-period=0"}, func(c *Config) bool { return c.MinSyncPeriod == 0 }},
 		"legacy":                    {[]string{"--iptables-backend=legacy"}, func(c *Config) bool { return c.ModeConfig.IPTablesBackend == xtables.Legacy }},

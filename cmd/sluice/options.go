@@ -145,9 +145,9 @@ func (o *Options) addServerFlags(fs *pflag.FlagSet) {
 		"IP of this node in its family, instead of the one of its Node object; unspecified for none. Nothing is bound to it.")
 	fs.BoolVar(&o.BindAddressHardFail, "bind-address-hard-fail", o.BindAddressHardFail,
 		"End with an error if the health or metrics address cannot be bound. Otherwise it is tried again and again.")
-	fs.StringVar(&o.HealthzBindAddress, "healthz-bind-address", o.HealthzBindAddress, "IP, or IP:port, that answers /healthz and /livez.")
+	fs.StringVar(&o.HealthzBindAddress, "healthz-bind-address", o.HealthzBindAddress, "IP, or IP:port, that answers /healthz and /livez; empty for none.")
 	fs.IntVar(&o.HealthzPort, "healthz-port", o.HealthzPort, "Port of --healthz-bind-address if it has none; 0 disables the health server.")
-	fs.StringVar(&o.MetricsBindAddress, "metrics-bind-address", o.MetricsBindAddress, "IP, or IP:port, that answers /metrics and /proxyMode.")
+	fs.StringVar(&o.MetricsBindAddress, "metrics-bind-address", o.MetricsBindAddress, "IP, or IP:port, that answers /metrics and /proxyMode; empty for none.")
 	fs.IntVar(&o.MetricsPort, "metrics-port", o.MetricsPort, "Port of --metrics-bind-address if it has none; 0 disables the metrics server.")
 	fs.BoolVar(&o.Profiling, "profiling", o.Profiling, "Offer /debug/pprof/ on the metrics address, to local clients.")
 }
@@ -170,13 +170,6 @@ func (o *Options) addConntrackFlags(fs *pflag.FlagSet) {
 
 // Complete fills in what depends on other options, unless a flag says it.
 func (o *Options) Complete(flags *pflag.FlagSet) {
-	defaults := NewOptions()
-	if o.HealthzBindAddress == "" {
-		o.HealthzBindAddress = defaults.HealthzBindAddress
-	}
-	if o.MetricsBindAddress == "" {
-		o.MetricsBindAddress = defaults.MetricsBindAddress
-	}
 	if bind, ok := parseAddr(o.BindAddress); ok && bind.Is6() {
 		if !flags.Changed("healthz-bind-address") {
 			o.HealthzBindAddress = "[::]:10256"
