@@ -3,7 +3,7 @@
 
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS  := -s -w -X main.version=$(VERSION)
+LDFLAGS  := -s -w -X main.released=$(VERSION)
 MODE     ?= iptables
 FUZZTIME ?= 10s
 PATH     := $(PATH):/usr/sbin:/sbin

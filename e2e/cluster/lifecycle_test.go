@@ -112,7 +112,7 @@ func restartCatchesUp(s *story) {
 				s.Errorf("%v: %v", want.to, err)
 			}
 		}
-		if o := s.Client.Probe(s.probe(s.Client, clusterIP(gone, f), silenceLimit)); o.Result == lab.Answered {
+		if o := s.Client.Probe(s.probe(s.Client, clusterIP(gone, f), silenceLimit)); s.byPod(o) {
 			s.Errorf("deleted Service: %v", o)
 		}
 	})

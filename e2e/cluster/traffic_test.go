@@ -159,13 +159,16 @@ func (s *story) unserved(from *lab.Host, to target) {
 	s.Helper()
 	eventually(s.T, fmt.Sprintf("nobody serves %v to %s", to, from.Name), func() error {
 		for range 3 {
-			if o := from.Probe(s.probe(from, to, silenceLimit)); o.Result == lab.Answered && o.Server != s.World.Name {
+			if o := from.Probe(s.probe(from, to, silenceLimit)); s.byPod(o) {
 				return fmt.Errorf("%v", o)
 			}
 		}
 		return nil
 	})
 }
+
+// byPod tells whether a backend answered, rather than the world or nobody.
+func (s *story) byPod(o lab.Outcome) bool { return o.Result == lab.Answered && o.Server != s.World.Name }
 
 // rules are all of the node's iptables rules of a family that mention the text.
 func (s *story) rules(f proxy.Family, text string) []string {

@@ -167,7 +167,8 @@ func (w *world) launch(t *testing.T) {
 		"--hostname-override", nodeName,
 		"--cluster-cidr", fmt.Sprintf("%v,%v", lab.ClusterCIDR, lab.PrefixIn(proxy.IPv6, lab.ClusterCIDR)),
 		"--iptables-backend", w.backend,
-		"--metrics-bind-address", "127.0.0.1:10249",
+		"--iptables-min-sync-period", "100ms", // the suite makes one change after another
+		"-v", "2",
 	)
 	if err != nil {
 		t.Fatal(err)
