@@ -140,7 +140,7 @@ func affinityScenarios() []Scenario {
 		},
 		{
 			Name:  "affinity is on for as many endpoints as there are",
-			Rules: []string{"R102", "R104"},
+			Rules: []string{"R102"},
 			Steps: []Step{{
 				Set: set(sticky(affinity(10800)), slice("sticky", crowd(60)...)),
 				Packets: `

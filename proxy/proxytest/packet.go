@@ -130,6 +130,9 @@ func (p *packet) parseEnds(f proxy.Family, from, to, protocol string) error {
 	}
 	host, source, _ := strings.Cut(from, "@")
 	p.from = host
+	if !slices.Contains(hostNames, host) {
+		return fmt.Errorf("there is no host %q", host)
+	}
 	var err error
 	if source != "" {
 		if p.source, err = parseAddrPort(f, source); err != nil {
