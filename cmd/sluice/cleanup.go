@@ -39,7 +39,7 @@ func newCleanupCommand() *cobra.Command {
 func cleanup(ctx context.Context, chosen []mode) error {
 	var errs []error
 	for _, m := range chosen {
-		if err := m.make(ModeConfig{}).Cleanup(ctx); err != nil {
+		if err := m.make(ctx, ModeConfig{}).Cleanup(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("mode %s: %w", m.name, err))
 			continue
 		}

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
+
+	"k8s.io/klog/v2"
 
 	"github.com/sluice-proxy/sluice/conntrack"
 	"github.com/sluice-proxy/sluice/conntrack/sysctl"
@@ -14,7 +17,7 @@ import (
 // mode is a way to program the kernel that --mode offers.
 type mode struct {
 	name string
-	make func(ModeConfig) proxy.Mode
+	make func(context.Context, ModeConfig) proxy.Mode
 }
 
 // ModeConfig is what modes take from the flags.
@@ -27,7 +30,10 @@ var modes = []mode{
 	{iptables.Name, newIPTables},
 }
 
-func newIPTables(cfg ModeConfig) proxy.Mode {
+func newIPTables(ctx context.Context, cfg ModeConfig) proxy.Mode {
+	if found, err := xtables.Detect(ctx, proxy.IPv4); err == nil && cfg.IPTablesBackend == xtables.Auto {
+		klog.FromContext(ctx).Info("Found iptables", "backend", found)
+	}
 	return iptables.NewMode(iptables.Config{
 		Backend:     cfg.IPTablesBackend,
 		DropInvalid: !conntrack.BeLiberal(sysctl.Tree{}),

@@ -66,7 +66,7 @@ func prepareKernel(ctx context.Context, cfg *Config) (map[proxy.Family]proxy.Dat
 		return nil, err
 	}
 	setOOMScore(ctx, cfg.OOMScoreAdj)
-	mode := cfg.Mode.make(cfg.ModeConfig)
+	mode := cfg.Mode.make(ctx, cfg.ModeConfig)
 	dataplanes := map[proxy.Family]proxy.Dataplane{}
 	for _, f := range proxy.Families {
 		err := supported(ctx, mode, f)

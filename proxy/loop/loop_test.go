@@ -10,7 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/klog/v2"
 
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/desired"
@@ -39,11 +41,13 @@ func (c *changes) Take() track.Batch {
 
 // serve makes a Service of that name exist, with an address of each family that depends on its
 // first letter.
-func (c *changes) serve(name string) {
-	c.put(policy.Input{Name: proxy.ServiceName{Namespace: "ns", Name: name}, Service: &policy.Service{
+func (c *changes) serve(name string) policy.Input {
+	in := policy.Input{Name: proxy.ServiceName{Namespace: "ns", Name: name}, Service: &policy.Service{
 		Ports:      []policy.Port{{Protocol: proxy.TCP, Port: 80}},
 		ClusterIPs: [2]netip.Addr{netip.AddrFrom4([4]byte{10, 96, 0, name[0]}), netip.AddrFrom16([16]byte{0xfd, 15: name[0]})},
-	}})
+	}}
+	c.put(in)
+	return in
 }
 
 func (c *changes) put(in policy.Input) {
@@ -76,7 +80,10 @@ func (n *nodes) setZone(zone string) {
 	n.lock.Lock()
 	defer n.lock.Unlock()
 	n.zone = zone
-	n.changed <- struct{}{}
+	select {
+	case n.changed <- struct{}{}:
+	default:
+	}
 }
 
 // call is what a dataplane was asked.
@@ -183,7 +190,7 @@ type world struct {
 func run(t *testing.T, prepare func(w *world, cfg *Config), story func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		ctx, stop := context.WithCancel(t.Context())
+		ctx, stop := context.WithCancel(klog.NewContext(t.Context(), logr.Discard()))
 		began := time.Now()
 		w := &world{
 			t:       t,
