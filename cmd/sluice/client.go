@@ -29,10 +29,8 @@ func newClient(ctx context.Context, cfg *Config) (*kubernetes.Clientset, error) 
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Client.Kubeconfig == "" && cfg.Client.Master == "" {
-		if err := checkBootstrap(ctx, config.Host, cfg.Node.ServiceCIDRs, os.Getenv, bootstrapWait); err != nil {
-			return nil, err
-		}
+	if err := checkBootstrap(ctx, config.Host, cfg.Node.ServiceCIDRs, os.Getenv, bootstrapWait); err != nil {
+		return nil, err
 	}
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -94,7 +92,7 @@ func checkBootstrap(ctx context.Context, host string, serviceCIDRs []netip.Prefi
 			return ctx.Err()
 		case <-limit:
 			return fmt.Errorf("the API server's address %s is a ClusterIP, which nobody serves before this proxy does (%w); "+
-				"set KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT to an address that works without Services, or give --kubeconfig", target.Host, err)
+				"the kubeconfig (without one, KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT) must name an address that works without Services", target.Host, err)
 		}
 	}
 }

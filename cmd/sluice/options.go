@@ -123,7 +123,8 @@ func (o *Options) addNodeFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.MasqueradeAll, "masquerade-all", o.MasqueradeAll, "Masquerade everything that is sent to a ClusterIP.")
 	fs.BoolVar(&o.Cleanup, "cleanup", o.Cleanup, "Remove everything that Sluice has put into the kernel, and exit. The same as sluice cleanup.")
 	fs.BoolVar(&o.InitOnly, "init-only", o.InitOnly,
-		"Set the kernel parameters, check that the mode can work, and exit. A second start then needs no more than CAP_NET_ADMIN.")
+		"Set the kernel parameters, check that the mode can work, and exit. A second start then needs no more than CAP_NET_ADMIN, "+
+			"and CAP_NET_RAW for the legacy iptables backend.")
 	fs.IntVar(&o.OOMScoreAdj, "oom-score-adj", o.OOMScoreAdj, "oom_score_adj of this process, -1000 to 1000.")
 }
 
