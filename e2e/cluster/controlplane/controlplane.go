@@ -29,7 +29,7 @@ const (
 	startLimit = 2 * time.Minute
 )
 
-// Config says where a control plane lives. All fields but Users are required.
+// Config says where a control plane lives. All fields but Users and Args are required.
 type Config struct {
 	Dir          string         // for data, keys and logs
 	Namespace    *lab.Namespace // in which both programs run
@@ -37,6 +37,7 @@ type Config struct {
 	ServiceCIDRs []netip.Prefix // of one or both families, the primary one first
 	APIServer    string         // path of the program
 	Users        []string       // who may authenticate, with no right yet; see Kubeconfig
+	Args         []string       // more flags of the API server
 }
 
 // ControlPlane is a running etcd and an API server that may be stopped and started.
@@ -112,7 +113,7 @@ func (c *ControlPlane) StartAPIServer(ctx context.Context) error {
 		cidrs = append(cidrs, p.String())
 	}
 	var err error
-	c.apiserver, err = process.Start(c.cfg.Namespace, c.log, c.cfg.APIServer,
+	c.apiserver, err = process.Start(c.cfg.Namespace, c.log, c.cfg.APIServer, append([]string{
 		"--etcd-servers", "http://127.0.0.1:2379",
 		"--advertise-address", c.cfg.Addr.String(),
 		"--secure-port", port,
@@ -125,7 +126,7 @@ func (c *ControlPlane) StartAPIServer(ctx context.Context) error {
 		"--service-account-key-file", c.path("sa.key"),
 		"--service-account-signing-key-file", c.path("sa.key"),
 		"--service-cluster-ip-range", strings.Join(cidrs, ","),
-	)
+	}, c.cfg.Args...)...)
 	if err != nil {
 		return err
 	}
