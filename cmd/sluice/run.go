@@ -27,11 +27,15 @@ import (
 func run(ctx context.Context, cfg *Config) error {
 	log := klog.FromContext(ctx)
 	log.Info("Starting", "version", version(), "mode", cfg.Mode.name, "node", cfg.Node.Name)
+	tracker := track.New(track.Config{ExternalIPs: cfg.ExternalIPs, Priority: cfg.PriorityServices})
+	origin, err := findOrigin(ctx, cfg, tracker)
+	if err != nil {
+		return err
+	}
 	dataplanes, err := prepareKernel(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	tracker := track.New(track.Config{ExternalIPs: cfg.ExternalIPs, Priority: cfg.PriorityServices})
 	nodeConfig := cfg.Node
 	nodeConfig.Families = families(dataplanes)
 	node := nodeinfo.New(nodeConfig)
@@ -49,7 +53,7 @@ func run(ctx context.Context, cfg *Config) error {
 	group.Go(func() error { nodeinfo.WatchAddrs(ctx, node.SetAddrs); return nil })
 
 	p := &proxier{cfg: cfg, tracker: tracker, node: node, dataplanes: dataplanes}
-	group.Go(func() error { return p.serve(ctx, group) })
+	group.Go(func() error { return p.serve(ctx, group, origin) })
 	err = group.Wait()
 	if errors.Is(err, context.Canceled) {
 		err = nil
@@ -149,11 +153,8 @@ type proxier struct {
 }
 
 // serve starts everything in group, and runs the loop until ctx ends.
-func (p *proxier) serve(ctx context.Context, group *errgroup.Group) error {
-	source, err := newSource(ctx, p)
-	if err != nil {
-		return err
-	}
+func (p *proxier) serve(ctx context.Context, group *errgroup.Group, o origin) error {
+	source := newSource(p, o)
 	p.events, p.nodeEvents = source.event, source.nodeEvent
 	p.metrics = metrics.New(metrics.Config{Mode: p.cfg.Mode.name, Changes: p.changes, Build: build()})
 	p.health = healthcheck.New(healthcheck.Config{

@@ -209,11 +209,18 @@ func TestKernelIsNotTouchedWithBadFlags(t *testing.T) {
 	}
 }
 
-func TestKernelMissingManifestDirectoryEndsTheStart(t *testing.T) {
+func TestKernelIsNotTouchedWithoutSomethingToServe(t *testing.T) {
 	ns := newNamespace(t)
-	out, err := ns.sluice("--manifest-dir=/does/not/exist", "--conntrack-max-per-core=0").CombinedOutput()
-	if err == nil || !bytes.Contains(out, []byte("/does/not/exist")) {
-		t.Errorf("got %v: %s", err, out)
+	const setting = "net.netfilter.nf_conntrack_tcp_timeout_established"
+	before := ns.output("sysctl", "-n", setting)
+	for _, args := range [][]string{{"--manifest-dir=/does/not/exist"}, {"--kubeconfig=/does/not/exist"}} {
+		out, err := ns.sluice(append(args, "--conntrack-tcp-timeout-established=1h")...).CombinedOutput()
+		if err == nil || !bytes.Contains(out, []byte("/does/not/exist")) {
+			t.Errorf("%v: got %v: %s", args, err, out)
+		}
+	}
+	if after := ns.output("sysctl", "-n", setting); after != before {
+		t.Errorf("%s has become %s", setting, after)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/manifest"
@@ -27,19 +28,31 @@ type source struct {
 	nodeEvent func(report.Event)
 }
 
-func newSource(ctx context.Context, p *proxier) (*source, error) {
-	if p.cfg.ManifestDir != "" {
-		return newManifestSource(p)
+// origin is what a source reads: files or a cluster, the other is nil.
+type origin struct {
+	files  *manifest.Source
+	client kubernetes.Interface
+}
+
+// findOrigin finds out what can be known to be wrong before anything is changed on the node.
+func findOrigin(ctx context.Context, cfg *Config, sink manifest.Sink) (origin, error) {
+	if cfg.ManifestDir != "" {
+		files, err := manifest.New(cfg.ManifestDir, sink)
+		return origin{files: files}, err
 	}
-	return newClusterSource(ctx, p)
+	client, err := newClient(ctx, cfg)
+	return origin{client: client}, err
+}
+
+func newSource(p *proxier, o origin) *source {
+	if o.files != nil {
+		return newManifestSource(p, o.files)
+	}
+	return newClusterSource(p, o.client)
 }
 
 // newManifestSource serves files. There is nobody to tell Events, and the node needs no Node object.
-func newManifestSource(p *proxier) (*source, error) {
-	files, err := manifest.New(p.cfg.ManifestDir, p.tracker)
-	if err != nil {
-		return nil, err
-	}
+func newManifestSource(p *proxier, files *manifest.Source) *source {
 	return &source{
 		run:    files.Run,
 		synced: files.Synced(),
@@ -49,14 +62,10 @@ func newManifestSource(p *proxier) (*source, error) {
 		},
 		event:     func(proxy.ServiceName, report.Event) {},
 		nodeEvent: func(report.Event) {},
-	}, nil
+	}
 }
 
-func newClusterSource(ctx context.Context, p *proxier) (*source, error) {
-	client, err := newClient(ctx, p.cfg)
-	if err != nil {
-		return nil, err
-	}
+func newClusterSource(p *proxier, client kubernetes.Interface) *source {
 	cluster := watch.New(watch.Config{
 		Client:   client,
 		Sink:     p.tracker,
@@ -79,5 +88,5 @@ func newClusterSource(ctx context.Context, p *proxier) (*source, error) {
 		ready:     p.node.WaitForNode,
 		event:     recorder.service,
 		nodeEvent: recorder.node,
-	}, nil
+	}
 }

@@ -66,6 +66,10 @@ func watchAddrs(ctx context.Context, set func([]netip.Addr)) error {
 			return nil
 		case <-burst:
 			pause(ctx, addrBurst)
+			select {
+			case <-burst: // the list that follows has it all
+			default:
+			}
 		}
 	}
 }

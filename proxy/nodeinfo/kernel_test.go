@@ -2,6 +2,7 @@ package nodeinfo
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"runtime"
@@ -74,6 +75,34 @@ func TestKernelAddressesAreWatched(t *testing.T) {
 				cancel()
 			}
 		})
+	})
+}
+
+func TestKernelBurstOfAddressesIsOneUpdate(t *testing.T) {
+	inNamespace(t, func() {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		const burst = 50
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		updates := 0
+		WatchAddrs(ctx, func(addrs []netip.Addr) {
+			updates++
+			if updates == 1 {
+				for i := range burst {
+					addAddr(t, lo, fmt.Sprintf("192.0.2.%d/32", i+1))
+				}
+			}
+			if slices.Contains(addrs, netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", burst))) {
+				cancel()
+			}
+		})
+		if updates > burst/10 {
+			t.Errorf("%d updates for %d addresses at once", updates, burst)
+		}
 	})
 }
 
