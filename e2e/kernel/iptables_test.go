@@ -1,7 +1,6 @@
 package kernel_test
 
 import (
-	"fmt"
 	"os/exec"
 	"testing"
 
@@ -20,7 +19,7 @@ func TestKernelIptables(t *testing.T) {
 		t.Run(string(backend), func(t *testing.T) {
 			proxytest.Run(t, proxytest.Harness{
 				Mode:     iptables.NewMode(iptables.Config{Backend: backend, DropInvalid: true}),
-				Firewall: func(f proxy.Family, on bool) error { return firewall(backend, f, on) },
+				Firewall: proxytest.IptablesFirewall(func(f proxy.Family) string { return program(backend, f, "") }),
 				Dump:     func(f proxy.Family) string { return save(backend, f) },
 			})
 		})
@@ -34,30 +33,6 @@ func program(backend xtables.Backend, f proxy.Family, suffix string) string {
 		name = "ip6tables"
 	}
 	return name + "-" + string(backend) + suffix
-}
-
-// firewall makes the calling thread's namespace drop what nobody accepts, as hardened hosts do.
-func firewall(backend xtables.Backend, f proxy.Family, on bool) error {
-	action, policy := "-A", "DROP"
-	if !on {
-		action, policy = "-D", "ACCEPT"
-	}
-	rules := [][]string{
-		{"-P", "INPUT", policy},
-		{"-P", "FORWARD", policy},
-		{action, "INPUT", "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", "-j", "ACCEPT"},
-		{action, "INPUT", "-i", "lo", "-j", "ACCEPT"},
-	}
-	if f == proxy.IPv6 { // without neighbour discovery nothing works
-		rules = append(rules, []string{action, "INPUT", "-p", "ipv6-icmp", "-j", "ACCEPT"})
-	}
-	for _, args := range rules {
-		args = append([]string{"-w"}, args...)
-		if out, err := exec.Command(program(backend, f, ""), args...).CombinedOutput(); err != nil {
-			return fmt.Errorf("iptables %q: %w: %s", args, err, out)
-		}
-	}
-	return nil
 }
 
 // save is what iptables-save prints in the calling thread's namespace.
