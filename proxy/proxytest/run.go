@@ -32,6 +32,9 @@ type Harness struct {
 
 	// Slowness stretches all times, for machines that are emulated; 0: 1.
 	Slowness int
+
+	// hasty gives up as soon as after a moment, for scenarios that are meant to fail.
+	hasty bool
 }
 
 // How long to wait for packets that must arrive, and for those that must not. A packet that comes
@@ -41,7 +44,12 @@ const (
 	moment   = 300 * time.Millisecond
 )
 
-func (h *Harness) patience() time.Duration { return patience * time.Duration(max(h.Slowness, 1)) }
+func (h *Harness) patience() time.Duration {
+	if h.hasty {
+		return h.moment()
+	}
+	return patience * time.Duration(max(h.Slowness, 1))
+}
 
 func (h *Harness) moment() time.Duration { return moment * time.Duration(max(h.Slowness, 1)) }
 

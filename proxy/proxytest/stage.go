@@ -1,15 +1,18 @@
 package proxytest
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
-	"testing"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/textlogger"
 
 	"github.com/sluice-proxy/sluice/conntrack"
 	"github.com/sluice-proxy/sluice/conntrack/sysctl"
@@ -23,10 +26,21 @@ import (
 // masqueradeMark is the default of --iptables-masquerade-bit.
 const masqueradeMark = 1 << 14
 
+// reporter is the part of testing.TB that a scenario needs.
+type reporter interface {
+	Helper()
+	Context() context.Context
+	Cleanup(func())
+	Log(args ...any)
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+	Failed() bool
+}
+
 // stage is where a scenario is played.
 type stage struct {
 	*Harness
-	t        *testing.T
+	t        reporter
 	lab      *lab.Lab
 	family   proxy.Family
 	scenario Scenario
@@ -53,7 +67,7 @@ type open struct {
 }
 
 // play plays a scenario and leaves the node as it was, but for what an empty snapshot puts there.
-func (h *Harness) play(t *testing.T, l *lab.Lab, j job) {
+func (h *Harness) play(t reporter, l *lab.Lab, j job) {
 	s := &stage{Harness: h, t: t, lab: l, family: j.family, scenario: j.scenario,
 		objects: map[string]runtime.Object{}, open: map[string]*open{}}
 	s.prepare()
@@ -82,6 +96,11 @@ func (s *stage) onNode(what string, f func() error) {
 
 func (s *stage) prepare() {
 	s.t.Cleanup(s.dump)
+	s.t.Cleanup(func() {
+		for _, o := range s.open {
+			o.conn.Close()
+		}
+	})
 	s.must("forget flows", s.lab.Node.FlushFlows())
 	s.addrs = s.lab.Node.Addrs(s.family)
 	for _, text := range s.scenario.Local {
@@ -107,7 +126,7 @@ func (s *stage) dump() {
 
 // start makes a process that knows the objects of the scenario so far.
 func (s *stage) start(node Node) {
-	tracker := track.New(track.Config{ExternalIPs: !s.scenario.NoExternalIPs})
+	tracker := track.New(track.Config{ExternalIPs: !s.scenario.NoExternalIPs, Logger: s.logger()})
 	dataplane, err := s.Mode.New(s.family)
 	s.must("make dataplane", err)
 	s.process = process{
@@ -119,6 +138,18 @@ func (s *stage) start(node Node) {
 	for _, o := range s.objects {
 		s.set(o)
 	}
+}
+
+// logger writes to the test's log, which is shown if it fails.
+func (s *stage) logger() klog.Logger {
+	return textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(logWriter{s.t})))
+}
+
+type logWriter struct{ reporter }
+
+func (w logWriter) Write(line []byte) (int, error) {
+	w.Log(strings.TrimSpace(string(line)))
+	return len(line), nil
 }
 
 // nodeFacts is what the program would find out about the node, with its addresses as they are.
@@ -217,20 +248,21 @@ func (s *stage) apply(step string) {
 	s.t.Helper()
 	s.builder.Update(s.tracker.Take().Inputs)
 	want := s.builder.Snapshot()
+	ctx := klog.NewContext(s.t.Context(), s.logger())
 	s.onNode(step+": apply", func() error {
-		report, err := s.dataplane.Apply(s.t.Context(), want)
+		report, err := s.dataplane.Apply(ctx, want)
 		if err == nil && len(report.SetAside) > 0 {
 			err = fmt.Errorf("%v was set aside: %w", report.SetAside[0].Name, report.SetAside[0].Err)
 		}
 		return err
 	})
 	s.onNode(step+": clean flows", func() error {
-		_, err := s.cleaner.Applied(s.t.Context(), s.applied, want)
+		_, err := s.cleaner.Applied(ctx, s.applied, want)
 		return err
 	})
 	s.applied = want
 	s.onNode(step+": apply again", func() error {
-		report, err := s.dataplane.Apply(s.t.Context(), want)
+		report, err := s.dataplane.Apply(ctx, want)
 		for _, table := range report.Tables {
 			if table.Writes != 0 {
 				err = fmt.Errorf("%d writes to %s", table.Writes, table.Table)
@@ -240,12 +272,9 @@ func (s *stage) apply(step string) {
 	})
 }
 
-// end closes what is open and removes all objects, so that nothing of them may be left.
+// end removes all objects: nothing of them may be left.
 func (s *stage) end() {
 	s.t.Helper()
-	for _, o := range s.open {
-		o.conn.Close()
-	}
 	for _, o := range s.objects {
 		s.unset(o)
 	}
