@@ -169,7 +169,7 @@ func changedTypeTakesItsFrontendsAlong(s *story) {
 	})
 	eventually(s.T, "health check port answers", func() error { return s.wantStatus(healthCheck, 200) })
 
-	now := s.update("web", func(svc *corev1.Service) {
+	now := s.update(svc, func(svc *corev1.Service) {
 		svc.Spec.Type = corev1.ServiceTypeClusterIP
 		svc.Spec.ExternalTrafficPolicy = ""
 		svc.Spec.HealthCheckNodePort = 0

@@ -112,7 +112,7 @@ func loadBalancerSourceRangesHold(s *story) {
 		s.ends(s.Node, to, lab.Silence)
 		s.reaches(s.visitor(), nodePort(svc, f), s.local(), s.remote())
 	})
-	s.update("web", func(svc *corev1.Service) { svc.Spec.LoadBalancerSourceRanges = nil })
+	s.update(svc, func(svc *corev1.Service) { svc.Spec.LoadBalancerSourceRanges = nil })
 	families(func(f proxy.Family) {
 		s.reaches(s.visitor(), tcp(in(f, vip), servicePort), s.local(), s.remote())
 	})
@@ -156,7 +156,7 @@ func protocolsAreTheirOwnServices(s *story) {
 		sctp := tcp(lab.In(f, lab.NodeIP), svc.Spec.Ports[1].NodePort).over(proxy.SCTP)
 		s.reaches(s.Client, sctp, s.local(), s.remote())
 	})
-	svc = s.update("web", func(svc *corev1.Service) {
+	svc = s.update(svc, func(svc *corev1.Service) {
 		svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Name: "tcp", Port: servicePort, Protocol: corev1.ProtocolTCP})
 	})
 	s.endpoints(svc, ready(s.local())...)
@@ -186,12 +186,12 @@ func servicesOfOthersAreLeftAlone(s *story) {
 	})
 
 	const label = "service.kubernetes.io/service-proxy-name"
-	s.update("web", func(svc *corev1.Service) { svc.Labels = map[string]string{label: "another"} })
+	s.update(svc, func(svc *corev1.Service) { svc.Labels = map[string]string{label: "another"} })
 	families(func(f proxy.Family) { s.unserved(s.visitor(), clusterIP(svc, f)) })
-	s.update("web", func(svc *corev1.Service) { svc.Labels = nil })
+	s.update(svc, func(svc *corev1.Service) { svc.Labels = nil })
 	families(func(f proxy.Family) { s.reaches(s.visitor(), clusterIP(svc, f), s.local()) })
 
-	s.update("web", func(svc *corev1.Service) {
+	s.update(svc, func(svc *corev1.Service) {
 		svc.Spec = corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "example.org"}
 	})
 	families(func(f proxy.Family) { s.unserved(s.visitor(), clusterIP(svc, f)) })

@@ -76,7 +76,7 @@ func affinityKeepsClientsTogether(s *story) {
 		}
 	})
 	// Without affinity a client sees all backends again.
-	s.update("web", func(svc *corev1.Service) { svc.Spec.SessionAffinity = corev1.ServiceAffinityNone })
+	s.update(svc, func(svc *corev1.Service) { svc.Spec.SessionAffinity = corev1.ServiceAffinityNone })
 	families(func(f proxy.Family) {
 		s.reaches(s.Client, clusterIP(svc, f), s.local(), s.otherLocal(), s.remote())
 	})

@@ -87,10 +87,10 @@ func (s *story) service(name string, edits ...func(*corev1.Service)) *corev1.Ser
 	return svc
 }
 
-// update changes a Service.
-func (s *story) update(name string, edit func(*corev1.Service)) *corev1.Service {
+// update changes the newest version of a Service.
+func (s *story) update(svc *corev1.Service, edit func(*corev1.Service)) *corev1.Service {
 	s.Helper()
-	svc, err := s.api.CoreV1().Services(s.namespace).Get(s.Context(), name, metav1.GetOptions{})
+	svc, err := s.api.CoreV1().Services(s.namespace).Get(s.Context(), svc.Name, metav1.GetOptions{})
 	if err != nil {
 		s.Fatal(err)
 	}

@@ -168,7 +168,9 @@ func (s *story) unserved(from *lab.Host, to target) {
 }
 
 // byPod tells whether a backend answered, rather than the world or nobody.
-func (s *story) byPod(o lab.Outcome) bool { return o.Result == lab.Answered && o.Server != s.World.Name }
+func (s *story) byPod(o lab.Outcome) bool {
+	return o.Result == lab.Answered && o.Server != s.World.Name
+}
 
 // rules are all of the node's iptables rules of a family that mention the text.
 func (s *story) rules(f proxy.Family, text string) []string {

@@ -86,7 +86,7 @@ func (s *stage) close() error {
 	if s.dir != "" {
 		errs = append(errs, os.RemoveAll(s.dir))
 	}
-	return errors.Join(append(errs, s.Lab.Close())...)
+	return errors.Join(append(errs, s.Close())...)
 }
 
 func (s *stage) stop() error {
