@@ -25,6 +25,15 @@ import (
 // run serves until ctx ends, which is no error. It leaves the kernel as it is then: a successor takes over
 // what it finds.
 func run(ctx context.Context, cfg *Config) error {
+	err := serve(ctx, cfg)
+	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		klog.FromContext(ctx).Info("Stopped, what was served still is")
+		return nil
+	}
+	return err
+}
+
+func serve(ctx context.Context, cfg *Config) error {
 	log := klog.FromContext(ctx)
 	log.Info("Starting", "version", version(), "mode", cfg.Mode.name, "node", cfg.Node.Name)
 	tracker := track.New(track.Config{ExternalIPs: cfg.ExternalIPs, Priority: cfg.PriorityServices})
@@ -54,14 +63,7 @@ func run(ctx context.Context, cfg *Config) error {
 
 	p := &proxier{cfg: cfg, tracker: tracker, node: node, dataplanes: dataplanes}
 	group.Go(func() error { return p.serve(ctx, group, origin) })
-	err = group.Wait()
-	if errors.Is(err, context.Canceled) {
-		err = nil
-	}
-	if err == nil {
-		log.Info("Stopped, Services are still served")
-	}
-	return err
+	return group.Wait()
 }
 
 // prepareKernel makes the dataplanes of the families that this node has, and sets what they need.
