@@ -10,10 +10,11 @@ PATH     := $(PATH):/usr/sbin:/sbin
 
 # program:package
 DEMO_DEPS := iptables:iptables
-TEST_DEPS := $(DEMO_DEPS) nft:nftables etcd:etcd-server ip:iproute2 conntrack:conntrack gcc:gcc
+TEST_DEPS := $(DEMO_DEPS) nft:nftables etcd:etcd-server ip:iproute2 gcc:gcc
 
-# The packages of all suites but the cluster one.
-PACKAGES = $(shell $(GO) list ./... | grep -v /e2e/cluster)
+# The suites with a real API server, and the packages of all others.
+CLUSTER  := ./e2e/cluster/... ./e2e/manifests/...
+PACKAGES = $(shell $(GO) list ./... | grep -v -e /e2e/cluster -e /e2e/manifests)
 
 .PHONY: all build lint test kernel cluster demo fuzz deps clean help
 .SILENT:
@@ -30,13 +31,13 @@ lint: ## go vet and golangci-lint
 test: deps apiserver ## every suite, with the race detector; a skipped test is a failed one
 	$(GO) run ./hack/testsum \
 		-suite 'unit, property and kernel: -race $(PACKAGES)' \
-		-suite 'cluster: ./e2e/cluster/...'
+		-suite 'cluster: $(CLUSTER)'
 
 kernel: deps ## only what needs the kernel: scenarios packet by packet, golden files loaded for real
 	$(GO) run ./hack/testsum -suite 'kernel: -run Kernel $(PACKAGES)'
 
 cluster: deps apiserver ## only the cluster suite: a real API server, the real binary, real packets
-	$(GO) run ./hack/testsum -suite 'cluster: ./e2e/cluster/...'
+	$(GO) run ./hack/testsum -suite 'cluster: $(CLUSTER)'
 
 demo: build ## see Sluice work in private namespaces; MODE=iptables
 	hack/deps $(DEMO_DEPS)
