@@ -27,12 +27,17 @@ func sizeScenarios() []Scenario {
 			Rules: []string{"R20", "R156"},
 			Steps: []Step{
 				{
-					Set: set(service("web", "10.96.0.10", tcp80At(30080), externalLocal), slice("web", append(crowd(5000), ready("pod-a"))...)),
+					Set: set(service("web", "10.96.0.10", tcp80At(30080), externalLocal), slice("web", crowd(5000)...)),
 					Packets: `
 						pod-b  -> 10.96.0.10:80: at least 60 of the crowd
 						node   -> 192.168.50.1:30080: at least 60 of the crowd
-						client -> 192.168.50.1:30080: pod-a
+						client -> 192.168.50.1:30080: dropped
 					`,
+				},
+				{
+					Name:    "one more",
+					Set:     set(slice("web", append(crowd(5000), ready("pod-a"))...)),
+					Packets: `client -> 192.168.50.1:30080: pod-a`,
 				},
 				{
 					Name:    "a few less",

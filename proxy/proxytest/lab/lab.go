@@ -86,6 +86,11 @@ func New(cfg Config) (*Lab, error) {
 	if err := l.build(cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("build lab: %w", err), l.Close())
 	}
+	for _, ns := range l.namespaces {
+		if err := ns.awaitLinks(); err != nil {
+			return nil, errors.Join(fmt.Errorf("build lab: %w", err), l.Close())
+		}
+	}
 	return l, nil
 }
 

@@ -5,6 +5,8 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -64,6 +66,32 @@ func (l *Lab) wire(near, far end, pod string) error {
 		}
 	}
 	return nil
+}
+
+// linkTimeout is far more than the kernel needs, even on a busy machine.
+const linkTimeout = 30 * time.Second
+
+// awaitLinks waits until every interface of the lab's sends what it is given: the end of a cable that was set up
+// first silently drops everything until the kernel has noticed that the other end is up too.
+func (ns *Namespace) awaitLinks() error {
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.Now().Add(linkTimeout); ; <-poll.C {
+		links, err := ns.links.LinkList()
+		if err != nil {
+			return fmt.Errorf("list interfaces: %w", err)
+		}
+		waiting := slices.IndexFunc(links, func(l netlink.Link) bool {
+			ours := l.Type() == "veth" || l.Type() == "bridge"
+			return ours && l.Attrs().OperState != netlink.OperUp
+		})
+		if waiting < 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("interface %s is %v", links[waiting].Attrs().Name, links[waiting].Attrs().OperState)
+		}
+	}
 }
 
 // onLink runs f with the index of an interface.
