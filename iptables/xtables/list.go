@@ -32,7 +32,7 @@ func (t tools) save(ctx context.Context, table, prefix string) (contents, error)
 	if parseErr != nil {
 		_ = cmd.Process.Kill() // else it waits for a reader of the rest
 	}
-	err = cmd.Wait()
+	err = wait(cmd)
 	switch {
 	case ctx.Err() != nil:
 		return contents{}, ctx.Err()

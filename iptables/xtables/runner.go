@@ -166,8 +166,18 @@ func (r *Runner) run(cmd *exec.Cmd) (string, error) {
 	if err := r.children.start(cmd); err != nil {
 		return "", err
 	}
-	err := cmd.Wait()
+	err := wait(cmd)
 	return output.String(), err
+}
+
+// wait waits for a program. One that succeeded did its work even if its pipes outlive it: a child of
+// another thread holds a copy of them until it executes its own program.
+func wait(cmd *exec.Cmd) error {
+	err := cmd.Wait()
+	if errors.Is(err, exec.ErrWaitDelay) {
+		return nil
+	}
+	return err
 }
 
 // Chains implements Interface.

@@ -143,6 +143,18 @@ func TestRestoreThatTakesTooLongMayBeTriedAgain(t *testing.T) {
 	}
 }
 
+func TestProgramThatSucceededMayLeaveItsPipesToOthers(t *testing.T) {
+	enterNetns(t)
+	heir := exec.Command("sh", "-c", "sleep 30 & echo $!")
+	pid, err := newRunner(t, proxy.IPv4, NFT).run(heir)
+	if err != nil {
+		t.Errorf("error is %v", err)
+	}
+	if err := exec.Command("kill", strings.TrimSpace(pid)).Run(); err != nil {
+		t.Errorf("end the heir %q: %v", pid, err)
+	}
+}
+
 func TestSupportedLeavesNothing(t *testing.T) {
 	eachKernel(t, func(t *testing.T, r *Runner) {
 		if err := r.Supported(context.Background()); err != nil {
