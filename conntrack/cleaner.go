@@ -15,6 +15,9 @@ const (
 	// maxListings bounds how often an interrupted listing is repeated.
 	maxListings = 5
 
+	// answerTime is how long an answer may be on its way that still belongs to a deleted flow.
+	answerTime = time.Second
+
 	// passTimeout ends a pass that the kernel does not answer.
 	passTimeout = 30 * time.Second
 )
@@ -42,6 +45,9 @@ type Result struct {
 	// Interrupted says that the listing may have missed flows each time. The next call makes a
 	// pass again.
 	Interrupted bool
+
+	// Again, when not 0, asks for a call of Again after that time.
+	Again time.Duration
 
 	// Deleted counts the flows that were removed, by Reason.
 	Deleted [NumReasons]int
@@ -83,9 +89,21 @@ func (c *Cleaner) Applied(ctx context.Context, old, cur *proxy.Snapshot) (Result
 	ctx, cancel := context.WithTimeout(ctx, passTimeout)
 	defer cancel()
 	result, err := c.pass(ctx, cur.Family(), j)
+	if result.Deleted[Untranslated] > 0 {
+		result.Again = answerTime
+	}
 	if err == nil && !result.Interrupted {
 		owed.settle(cur)
 	}
+	return result, err
+}
+
+// Again ends what was brought back by answers that were on their way during an earlier call, now
+// that the kernel serves cur. It is called no more than once for each call that asks for it.
+func (c *Cleaner) Again(ctx context.Context, cur *proxy.Snapshot) (Result, error) {
+	c.owed[cur.Family()].pass = true
+	result, err := c.Applied(ctx, cur, cur)
+	result.Again = 0
 	return result, err
 }
 

@@ -28,6 +28,9 @@ func deletedBy(reasons ...Reason) Result {
 	for _, reason := range reasons {
 		r.Deleted[reason]++
 	}
+	if r.Deleted[Untranslated] > 0 {
+		r.Again = answerTime
+	}
 	return r
 }
 
@@ -63,6 +66,18 @@ func TestCleanerEndsWhatTheSnapshotNoLongerAllows(t *testing.T) {
 			cur:  snapshot(oneNode, udp(on(dns), podA)),
 			flow: untranslated(client, dns),
 			want: deletedBy(Untranslated),
+		},
+		{
+			name: "answer that outlived its flow",
+			cur:  snapshot(oneNode, udp(on(dns), podA)),
+			flow: untranslated(dns, client),
+			want: deletedBy(Untranslated),
+		},
+		{
+			name: "answer of a backend that outlived its flow: no client's packet is its reply",
+			cur:  snapshot(oneNode, udp(on(dns), podA)),
+			flow: untranslated(podA, client),
+			want: deletedBy(),
 		},
 		{
 			name: "flow to an address of the Service range that nobody has after a start",
@@ -284,6 +299,28 @@ func TestCleanerEndsWhatTheSnapshotNoLongerAllows(t *testing.T) {
 				t.Errorf("%d flows left", left)
 			}
 		})
+	}
+}
+
+func TestCleanerEndsAgainWhatALateAnswerBringsBack(t *testing.T) {
+	var table Fake
+	table.Add(untranslated(client, dns))
+	c := NewCleaner(&table)
+	cur := snapshot(oneNode, port(proxy.UDP, "dns", []string{dns}, podA))
+	if r, err := c.Applied(t.Context(), nil, cur); r.Again == 0 || err != nil {
+		t.Fatalf("first pass: %+v, %v; want it to ask for another", r, err)
+	}
+	table.Add(untranslated(dns, client))
+	// A change in between may come too early to see the answer.
+	newer := cur.Next(oneNode, nil)
+	if r, err := c.Applied(t.Context(), cur, newer); r.Pass || err != nil {
+		t.Fatalf("no change: %+v, %v; want no pass", r, err)
+	}
+	if r, err := c.Again(t.Context(), newer); r.Deleted[Untranslated] != 1 || r.Again != 0 || err != nil {
+		t.Errorf("second pass: %+v, %v; want the answer's flow deleted, and no third pass", r, err)
+	}
+	if left := table.All(); len(left) > 0 {
+		t.Errorf("left: %v", left)
 	}
 }
 

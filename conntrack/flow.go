@@ -29,6 +29,11 @@ type Flow struct {
 	ID uint32
 }
 
+// untranslated tells whether the flow's packets pass as they are.
+func (f Flow) untranslated() bool {
+	return f.Original.Src == f.Reply.Dst && f.Original.Dst == f.Reply.Src
+}
+
 // ErrInterrupted says that the table changed in a way that may have hidden some flows from a
 // listing.
 var ErrInterrupted = errors.New("conntrack listing was interrupted")

@@ -13,7 +13,7 @@ type Reason uint8
 // The reasons.
 const (
 	Gone         Reason = iota // its backend is not, or no longer, a serving endpoint
-	Untranslated               // it goes to a frontend, but was made when no rule was there
+	Untranslated               // it goes to a frontend, or comes from one, but was made when no rule was there
 	Released                   // its frontend is no longer ours
 	Unassigned                 // no Service has this address of the Service ranges
 	NumReasons
@@ -51,6 +51,11 @@ func (j *judge) stale(f Flow) (Reason, bool) {
 			return Untranslated, true
 		}
 		return Gone, true
+	}
+	if f.untranslated() && j.owner(f.Original.Src) != nil {
+		// An answer was on its way while the flow that it belonged to was deleted, and has made a flow of
+		// its own. To that the client's packets are replies, which no rule translates.
+		return Untranslated, true
 	}
 	if j.wasOurs(dst) {
 		return Released, true

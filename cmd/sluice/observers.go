@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -24,7 +25,7 @@ func (p *proxier) observers() []loop.Observer {
 		metricsObserver{metrics: p.metrics},
 		healthObserver{health: p.health},
 		reportObserver{reporter: report.New(p.events)},
-		flowsObserver{cleaner: conntrack.NewCleaner(&conntrack.Kernel{}), metrics: p.metrics},
+		flowsObserver{cleaner: conntrack.NewCleaner(&conntrack.Kernel{}), metrics: p.metrics, turns: new([len(proxy.Families)]turn)},
 	}
 }
 
@@ -98,23 +99,53 @@ type flowsObserver struct {
 	deaf
 	cleaner *conntrack.Cleaner
 	metrics *metrics.Metrics
+	turns   *[len(proxy.Families)]turn
+}
+
+// turn is the cleaner's state in a family.
+type turn struct {
+	mu     sync.Mutex
+	newest *proxy.Snapshot
 }
 
 func (o flowsObserver) Applied(ctx context.Context, a loop.Applied) {
+	turn := &o.turns[a.Family]
+	turn.mu.Lock()
+	defer turn.mu.Unlock()
+	turn.newest = a.New
+	again := o.clean(ctx, a.Family, func() (conntrack.Result, error) { return o.cleaner.Applied(ctx, a.Old, a.New) })
+	if again > 0 {
+		time.AfterFunc(again, func() { o.again(ctx, a.Family) })
+	}
+}
+
+// again cleans once more for what is served by then.
+func (o flowsObserver) again(ctx context.Context, f proxy.Family) {
+	turn := &o.turns[f]
+	turn.mu.Lock()
+	defer turn.mu.Unlock()
+	if ctx.Err() == nil {
+		o.clean(ctx, f, func() (conntrack.Result, error) { return o.cleaner.Again(ctx, turn.newest) })
+	}
+}
+
+// clean makes a pass, says what it did, and returns when another should follow.
+func (o flowsObserver) clean(ctx context.Context, f proxy.Family, pass func() (conntrack.Result, error)) time.Duration {
 	began := time.Now()
-	result, err := o.cleaner.Applied(ctx, a.Old, a.New)
+	result, err := pass()
 	log := klog.FromContext(ctx)
 	if err != nil && ctx.Err() == nil {
 		log.Error(err, "Stale UDP flows not deleted, the next change tries again")
 	}
 	if !result.Pass {
-		return
+		return 0
 	}
-	o.metrics.Conntrack(a.Family, time.Since(began))
+	o.metrics.Conntrack(f, time.Since(began))
 	for reason, n := range result.Deleted {
 		if n > 0 {
-			o.metrics.FlowsDeleted(a.Family, conntrack.Reason(reason).String(), n)
+			o.metrics.FlowsDeleted(f, conntrack.Reason(reason).String(), n)
 		}
 	}
 	log.V(2).Info("Looked for stale UDP flows", "deleted", result.Total(), "took", time.Since(began))
+	return result.Again
 }

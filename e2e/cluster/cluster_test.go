@@ -27,6 +27,8 @@ var stories = []struct {
 	{"TerminatingEndpointsAreTheLastResort", terminatingEndpointsAreTheLastResort},
 	{"ScaleToZeroAndBack", scaleToZeroAndBack},
 	{"UDPFlowsFollowTheEndpoints", udpFlowsFollowTheEndpoints},
+	{"UDPFlowsMayBeOlderThanTheService", udpFlowsMayBeOlderThanTheService},
+	{"SharedAddressHasOneOwner", sharedAddressHasOneOwner},
 	{"ChangedTypeTakesItsFrontendsAlong", changedTypeTakesItsFrontendsAlong},
 	{"DeletedServiceIsGone", deletedServiceIsGone},
 	{"ResentSlicesWriteNothing", resentSlicesWriteNothing},
@@ -34,6 +36,7 @@ var stories = []struct {
 
 	{"HealthFollowsTheNode", healthFollowsTheNode},
 	{"HealthCheckNodePortCountsLocalEndpoints", healthCheckNodePortCountsLocalEndpoints},
+	{"EventsSayWhatHappened", eventsSayWhatHappened},
 	{"MetricsSayWhatHappened", metricsSayWhatHappened},
 
 	{"RestartLosesNothing", restartLosesNothing},

@@ -99,9 +99,8 @@ func scaleToZeroAndBack(s *story) {
 // udpFlowsFollowTheEndpoints: clients that never close their socket, at each kind of frontend.
 func udpFlowsFollowTheEndpoints(s *story) {
 	const vip, external = "203.0.113.50", "203.0.113.51"
-	svc := s.service("dns", loadBalancer, func(svc *corev1.Service) {
+	svc := s.service("dns", loadBalancer, externalIP(external), func(svc *corev1.Service) {
 		svc.Spec.Ports[0].Protocol = corev1.ProtocolUDP
-		families(func(f proxy.Family) { svc.Spec.ExternalIPs = append(svc.Spec.ExternalIPs, in(f, external).String()) })
 	})
 	svc = s.provide(svc, corev1.LoadBalancerIPModeVIP, vip)
 	s.endpoints(svc, ready(s.local())...)
@@ -120,6 +119,41 @@ func udpFlowsFollowTheEndpoints(s *story) {
 	}
 	s.delete("dns")
 	s.flowsReach(flows, nil)
+}
+
+// udpFlowsMayBeOlderThanTheService: a client that started first must not be stuck with the way that its packets
+// took then.
+func udpFlowsMayBeOlderThanTheService(s *story) {
+	const external = "203.0.113.52"
+	if err := s.World.Serve(proxy.UDP, servicePort); err != nil {
+		s.Fatal(err)
+	}
+	var flows []*flow
+	families(func(f proxy.Family) {
+		flows = append(flows, s.openFlow(tcp(in(f, external), servicePort).over(proxy.UDP)))
+	})
+	s.flowsReach(flows, []*lab.Host{s.World})
+	svc := s.service("dns", externalIP(external), func(svc *corev1.Service) {
+		svc.Spec.Ports[0].Protocol = corev1.ProtocolUDP
+	})
+	s.endpoints(svc, ready(s.local())...)
+	s.flowsReach(flows, []*lab.Host{s.local()})
+}
+
+// sharedAddressHasOneOwner: two Services claim one address; the older one has it.
+func sharedAddressHasOneOwner(s *story) {
+	const external = "203.0.113.61"
+	older := s.service("a-older", externalIP(external))
+	s.endpoints(older, ready(s.local())...)
+	families(func(f proxy.Family) { s.reaches(s.Client, tcp(in(f, external), servicePort), s.local()) })
+	younger := s.service("b-younger", externalIP(external))
+	s.endpoints(younger, ready(s.remote())...)
+	families(func(f proxy.Family) {
+		s.reaches(s.Client, clusterIP(younger, f), s.remote()) // what nobody else claims is served
+		s.reaches(s.Client, tcp(in(f, external), servicePort), s.local())
+	})
+	s.delete("a-older")
+	families(func(f proxy.Family) { s.reaches(s.Client, tcp(in(f, external), servicePort), s.remote()) })
 }
 
 // flow is a UDP client with a fixed source port.
@@ -213,6 +247,9 @@ func deletedServiceIsGone(s *story) {
 			s.Errorf("%v rules are left:\n%s", f, strings.Join(rules, "\n"))
 		}
 	})
+	// Its slices are still there: a Service that comes after its endpoints is served as well.
+	svc = s.service("web")
+	families(func(f proxy.Family) { s.reaches(s.Client, clusterIP(svc, f), s.local(), s.remote()) })
 }
 
 // resentSlicesWriteNothing: controllers touch EndpointSlices without changing what they mean.

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
@@ -77,6 +78,34 @@ func healthCheckNodePortCountsLocalEndpoints(s *story) {
 	wants(200, 2)
 	s.endpoints(svc, endpoint{host: s.local(), terminating: true}, endpoint{host: s.remote()})
 	wants(503, 0) // although it still gets traffic
+}
+
+// eventsSayWhatHappened: the node's start, and a Service that another stands in the way of.
+func eventsSayWhatHappened(s *story) {
+	const external = "203.0.113.62"
+	for _, name := range []string{"first", "second"} {
+		svc := s.service(name, externalIP(external))
+		s.endpoints(svc, ready(s.local())...)
+	}
+	for _, want := range []struct{ kind, name, reason string }{
+		{"Node", nodeName, "Starting"},
+		{"Service", "second", "AddressConflict"},
+	} {
+		eventually(s.T, fmt.Sprintf("event %+v", want), func() error {
+			events, err := s.api.EventsV1().Events("").List(s.Context(), metav1.ListOptions{})
+			if err != nil {
+				return err
+			}
+			var seen []string
+			for _, e := range events.Items {
+				if e.Regarding.Kind == want.kind && e.Regarding.Name == want.name && e.Reason == want.reason {
+					return nil
+				}
+				seen = append(seen, fmt.Sprintf("%s %s: %s", e.Regarding.Kind, e.Regarding.Name, e.Reason))
+			}
+			return fmt.Errorf("saw %q", seen)
+		})
+	}
 }
 
 func metricsSayWhatHappened(s *story) {

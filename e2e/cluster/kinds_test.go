@@ -66,9 +66,7 @@ func nodePortServesEveryone(s *story) {
 
 func externalIPServesEveryone(s *story) {
 	const external = "203.0.113.10"
-	svc := s.service("web", func(svc *corev1.Service) {
-		families(func(f proxy.Family) { svc.Spec.ExternalIPs = append(svc.Spec.ExternalIPs, in(f, external).String()) })
-	})
+	svc := s.service("web", externalIP(external))
 	s.endpoints(svc, ready(s.local(), s.remote())...)
 	families(func(f proxy.Family) {
 		to := tcp(in(f, external), servicePort)
@@ -77,6 +75,13 @@ func externalIPServesEveryone(s *story) {
 		}
 		s.seenAs(s.visitor(), to, s.Node.Addrs(f))
 	})
+}
+
+// externalIP gives a Service an external IP in both families.
+func externalIP(addr string) func(*corev1.Service) {
+	return func(svc *corev1.Service) {
+		families(func(f proxy.Family) { svc.Spec.ExternalIPs = append(svc.Spec.ExternalIPs, in(f, addr).String()) })
+	}
 }
 
 func loadBalancer(svc *corev1.Service) { svc.Spec.Type = corev1.ServiceTypeLoadBalancer }
