@@ -48,6 +48,40 @@ func nodePortScenarios() []Scenario {
 			}},
 		},
 		{
+			Name:  "NodePorts follow the addresses of the node",
+			Rules: []string{"R30", "R32"},
+			Node:  Node{NodePortAddresses: []string{"198.51.100.0/24"}},
+			Local: []string{"198.51.100.10"},
+			Steps: []Step{
+				{
+					Set: nodePortWeb(),
+					Packets: `
+						client -> 198.51.100.10:30080: pod-a remote-a, masq
+						client -> 198.51.100.10:30081: refused
+						client -> 198.51.100.11:30080: unhandled
+					`,
+				},
+				{
+					Name:  "another address",
+					Local: []string{"198.51.100.11"},
+					Packets: `
+						client -> 198.51.100.11:30080: pod-a remote-a, masq
+						client -> 198.51.100.11:30081: refused
+						client -> 198.51.100.10:30080: unhandled
+						client -> 198.51.100.10:30081: unhandled
+					`,
+				},
+				{
+					Name:  "none",
+					Local: []string{},
+					Packets: `
+						client -> 198.51.100.11:30080: unhandled
+						client -> 192.168.50.1:30080: unhandled
+					`,
+				},
+			},
+		},
+		{
 			Name:  "NodePort appears, moves and disappears",
 			Rules: []string{"R15", "R36"},
 			Steps: []Step{

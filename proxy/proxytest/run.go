@@ -73,17 +73,13 @@ func (j job) name() string { return fmt.Sprintf("%v/%s", j.family, j.scenario.Na
 // Run plays every scenario that the mode can be asked to pass, each as a subtest. It needs root.
 func Run(t *testing.T, h Harness) {
 	t.Helper()
-	jobs := make(chan job)
-	go func() {
-		defer close(jobs)
-		for _, s := range Scenarios() {
-			for _, f := range h.families() {
-				if s.in(f) && (!s.Firewall || h.Firewall != nil) {
-					jobs <- job{f, s}
-				}
-			}
-		}
-	}()
+	all := h.jobs()
+	t.Logf("%d scenarios for mode %s, counting each family", len(all), h.Mode.Name())
+	jobs := make(chan job, len(all))
+	for _, j := range all {
+		jobs <- j
+	}
+	close(jobs)
 	workers := h.Workers
 	if workers == 0 {
 		workers = 4
@@ -98,6 +94,19 @@ func Run(t *testing.T, h Harness) {
 		})
 	}
 	wait.Wait()
+}
+
+// jobs are all scenarios that the mode can be asked to pass.
+func (h *Harness) jobs() []job {
+	var all []job
+	for _, s := range Scenarios() {
+		for _, f := range h.families() {
+			if s.in(f) && (!s.Firewall || h.Firewall != nil) {
+				all = append(all, job{f, s})
+			}
+		}
+	}
+	return all
 }
 
 // labFor is the worker's lab for a scenario. It ends with the whole test.

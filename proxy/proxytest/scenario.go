@@ -38,7 +38,8 @@ type Step struct {
 	Name   string
 	Set    []runtime.Object // Services and EndpointSlices, added or replaced
 	Delete []runtime.Object
-	Node   *Node // the node's new configuration
+	Node   *Node    // the node's new configuration
+	Local  []string // the node's new addresses besides those of the lab; nil leaves them
 
 	// Restart forgets everything but the objects and the kernel, as a new process would.
 	Restart bool

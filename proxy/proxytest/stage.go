@@ -44,11 +44,17 @@ type stage struct {
 	lab      *lab.Lab
 	family   proxy.Family
 	scenario Scenario
-	addrs    []netip.Addr // that a masqueraded packet may come from
+	local    []localAddr
 
 	objects map[string]runtime.Object // by kind, namespace and name
 	process
 	open map[string]*open
+}
+
+// localAddr is an address that the scenario gave the node.
+type localAddr struct {
+	addr   netip.Addr
+	remove func() error
 }
 
 // process is what a new process starts without.
@@ -102,19 +108,34 @@ func (s *stage) prepare() {
 		}
 	})
 	s.must("forget flows", s.lab.Node.FlushFlows())
-	s.addrs = s.lab.Node.Addrs(s.family)
-	for _, text := range s.scenario.Local {
-		a := lab.In(s.family, netip.MustParseAddr(text))
-		remove, err := s.lab.Node.AddLoopback(a)
-		s.must("add local address", err)
-		s.addrs = append(s.addrs, a)
-		s.t.Cleanup(func() { s.must("remove local address", remove()) })
-	}
+	s.t.Cleanup(func() { s.setLocal(nil) })
+	s.setLocal(s.scenario.Local)
 	if s.scenario.Firewall {
 		s.onNode("set firewall", func() error { return s.Firewall(s.family, true) })
 		s.t.Cleanup(func() { s.onNode("unset firewall", func() error { return s.Firewall(s.family, false) }) })
 	}
 	s.start(s.scenario.Node)
+}
+
+// setLocal replaces the addresses that the node has besides those of the lab.
+func (s *stage) setLocal(texts []string) {
+	s.t.Helper()
+	for _, l := range s.local {
+		s.must("remove local address", l.remove())
+	}
+	s.local = nil
+	for _, text := range texts {
+		a := lab.In(s.family, netip.MustParseAddr(text))
+		remove, err := s.lab.Node.AddLoopback(a)
+		s.must("add local address", err)
+		s.local = append(s.local, localAddr{a, remove})
+	}
+}
+
+// nodeHas tells whether a masqueraded packet may come from an address.
+func (s *stage) nodeHas(a netip.Addr) bool {
+	return slices.Contains(s.lab.Node.Addrs(s.family), a) ||
+		slices.ContainsFunc(s.local, func(l localAddr) bool { return l.addr == a })
 }
 
 func (s *stage) dump() {
@@ -227,7 +248,12 @@ func (s *stage) step(i int, step Step) {
 	}
 	if step.Node != nil {
 		s.scenario.Node = *step.Node
-		s.builder.SetNode(s.nodeFacts(*step.Node))
+	}
+	if step.Local != nil {
+		s.setLocal(step.Local)
+	}
+	if step.Node != nil || step.Local != nil {
+		s.builder.SetNode(s.nodeFacts(s.scenario.Node))
 	}
 	for _, o := range step.Set {
 		s.remember(o)
