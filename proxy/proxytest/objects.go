@@ -110,10 +110,6 @@ func created(minute int) func(*corev1.Service) {
 	return func(s *corev1.Service) { s.CreationTimestamp = metav1.Date(2026, 1, 1, 0, minute, 0, 0, time.UTC) }
 }
 
-func labelled(key, value string) func(*corev1.Service) {
-	return func(s *corev1.Service) { s.Labels = map[string]string{key: value} }
-}
-
 // slice makes an EndpointSlice of a Service with the same name, whose unnamed TCP port is 8080.
 func slice(service string, endpoints ...endpoint) *discoveryv1.EndpointSlice {
 	return sliceOf(service, service, []slicePort{{"", proxy.TCP, defaultTargetPort}}, endpoints...)

@@ -144,7 +144,7 @@ func TestKernelScenariosNoticeSabotage(t *testing.T) {
 		{"forgets that endpoints are local", "R126", eachPort(func(p *proxy.ServicePort) {
 			p.Cluster, p.Local = remote(p.Cluster), remote(p.Local)
 		})},
-		{"ignores external policies", "R84", eachRoute(func(s proxy.Source, r *proxy.Route) { r.Pool = proxy.ClusterPool })},
+		{"ignores external policies", "R84", eachRoute(func(_ proxy.Source, r *proxy.Route) { r.Pool = proxy.ClusterPool })},
 		{"ignores the short way of pods", "R85", eachRoute(func(s proxy.Source, r *proxy.Route) {
 			if s == proxy.FromPod && r.Verdict == proxy.Forward {
 				r.Pool = proxy.LocalPool

@@ -9,22 +9,16 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/textlogger"
 
 	"github.com/sluice-proxy/sluice/conntrack"
-	"github.com/sluice-proxy/sluice/conntrack/sysctl"
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/desired"
-	"github.com/sluice-proxy/sluice/proxy/nodeinfo"
 	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
 	"github.com/sluice-proxy/sluice/proxy/track"
 )
-
-// masqueradeMark is the default of --iptables-masquerade-bit.
-const masqueradeMark = 1 << 14
 
 // reporter is the part of testing.TB that a scenario needs.
 type reporter interface {
@@ -173,70 +167,6 @@ func (w logWriter) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// nodeFacts is what the program would find out about the node, with its addresses as they are.
-func (s *stage) nodeFacts(n Node) *proxy.Node {
-	s.t.Helper()
-	selection, err := nodeinfo.ParseNodePortSelection(textsIn(s.family, n.NodePortAddresses))
-	s.must("read nodePortAddresses", err)
-	cfg := nodeinfo.Config{
-		Name:               nodeName,
-		Families:           proxy.Families[:],
-		NodePorts:          selection,
-		PodDetector:        n.detector(),
-		LocalhostNodePorts: !n.NoLocalhost,
-		MasqueradeAll:      n.MasqueradeAll,
-		MasqueradeMark:     masqueradeMark,
-	}
-	if !n.NoServiceCIDR {
-		cfg.ServiceCIDRs = bothFamilies(lab.ServiceCIDR)
-	}
-	info := nodeinfo.New(cfg)
-	info.SetNode(n.object(s.family))
-	s.onNode("read the node's addresses", func() error {
-		addrs, err := nodeinfo.Addrs()
-		info.SetAddrs(addrs)
-		return err
-	})
-	facts := info.Node(s.family)
-	if facts.NodePorts.Localhost {
-		s.onNode("route localhost", sysctl.Tree{}.RouteLocalnet)
-	}
-	return facts
-}
-
-func (n Node) detector() nodeinfo.PodDetector {
-	switch n.Detect {
-	case ByClusterCIDR:
-		return nodeinfo.PodDetector{Mode: nodeinfo.ClusterCIDR, ClusterCIDRs: bothFamilies(lab.ClusterCIDR)}
-	case ByNodeCIDR:
-		return nodeinfo.PodDetector{Mode: nodeinfo.NodeCIDR}
-	case ByBridge:
-		return nodeinfo.PodDetector{Mode: nodeinfo.BridgeInterface, Interface: lab.BridgeName}
-	case ByInterfacePrefix:
-		return nodeinfo.PodDetector{Mode: nodeinfo.InterfaceNamePrefix, Interface: lab.PodPrefix}
-	}
-	return nodeinfo.PodDetector{}
-}
-
-// object is the node's Node object.
-func (n Node) object(f proxy.Family) *corev1.Node {
-	o := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName, Labels: map[string]string{corev1.LabelTopologyZone: n.Zone}}}
-	for _, p := range bothFamilies(lab.NodeCIDR) {
-		o.Spec.PodCIDRs = append(o.Spec.PodCIDRs, p.String())
-	}
-	for _, each := range proxy.Families {
-		if each != f || !n.NoAddress {
-			ip := lab.In(each, lab.NodeIP).String()
-			o.Status.Addresses = append(o.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: ip})
-		}
-	}
-	return o
-}
-
-func bothFamilies(p netip.Prefix) []netip.Prefix {
-	return []netip.Prefix{p, lab.PrefixIn(proxy.IPv6, p)}
-}
-
 func (s *stage) step(i int, step Step) {
 	s.t.Helper()
 	name := step.Name
@@ -342,51 +272,4 @@ func (s *stage) unset(o runtime.Object) {
 	case *discoveryv1.EndpointSlice:
 		s.tracker.DeleteEndpointSlice(o.Namespace, o.Name)
 	}
-}
-
-// serve makes every pod answer on the ports of a slice, whichever the slice names, so that a packet that
-// goes astray is seen; and the node and the world on the ports of a Service, so that one that is not
-// translated is.
-func (s *stage) serve(o runtime.Object) error {
-	switch o := o.(type) {
-	case *corev1.Service:
-		for _, p := range o.Spec.Ports {
-			for _, number := range []int32{p.Port, p.NodePort, o.Spec.HealthCheckNodePort} {
-				if err := serveOn(protocolOf(p.Protocol), number, s.lab.Node, s.lab.World); err != nil {
-					return err
-				}
-			}
-		}
-	case *discoveryv1.EndpointSlice:
-		pods := slices.Concat(s.lab.Pods, s.lab.RemotePods, []*lab.Host{s.lab.Crowd})
-		for _, p := range o.Ports {
-			if p.Port != nil && p.Protocol != nil {
-				if err := serveOn(protocolOf(*p.Protocol), *p.Port, pods...); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
-}
-
-func protocolOf(p corev1.Protocol) proxy.Protocol {
-	for protocol, api := range apiProtocols {
-		if api == p {
-			return protocol
-		}
-	}
-	return proxy.TCP
-}
-
-func serveOn(p proxy.Protocol, number int32, hosts ...*lab.Host) error {
-	if number == 0 {
-		return nil
-	}
-	for _, h := range hosts {
-		if err := h.Serve(p, uint16(number)); err != nil {
-			return err
-		}
-	}
-	return nil
 }

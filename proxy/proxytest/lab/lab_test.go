@@ -206,12 +206,12 @@ func TestProgramsRunInsideANamespace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	t.Cleanup(func() { _ = listener.Close() })
 	c, err := l.Node.DialContext(t.Context(), "tcp", netip.AddrPortFrom(l.Pods[0].Addr(proxy.IPv6), 7003).String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	t.Cleanup(func() { _ = c.Close() })
 	if err := exec.Command("ip", "link", "show", lab.BridgeName).Run(); err == nil {
 		t.Errorf("the test's own namespace has an interface %s", lab.BridgeName)
 	}
