@@ -6,6 +6,8 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 LDFLAGS  := -s -w -X main.released=$(VERSION)
 MODE     ?= iptables
 FUZZTIME ?= 10s
+N        ?= 1000 5000 10000
+BACKENDS ?= nft legacy
 PATH     := $(PATH):/usr/sbin:/sbin
 
 # program:package
@@ -16,7 +18,7 @@ TEST_DEPS := $(DEMO_DEPS) nft:nftables etcd:etcd-server ip:iproute2 gcc:gcc
 CLUSTER  := ./e2e/cluster/... ./e2e/manifests/...
 PACKAGES = $(shell $(GO) list ./... | grep -v -e /e2e/cluster -e /e2e/manifests)
 
-.PHONY: all build lint test kernel cluster demo fuzz deps clean help
+.PHONY: all build lint test kernel cluster demo bench fuzz deps clean help
 .SILENT:
 
 all: build lint test ## build, lint and test
@@ -43,6 +45,10 @@ demo: build ## see Sluice work in private namespaces; MODE=iptables
 	hack/deps $(DEMO_DEPS)
 	$(GO) run ./e2e/demo -mode $(MODE) -sluice bin/sluice
 
+# BENCHFLAGS holds more flags, see `go run ./e2e/bench -help`.
+bench: build deps apiserver e2e/bin/kube-proxy ## Sluice and kube-proxy side by side, into docs/benchmarks.md; N="1000 5000 10000" BACKENDS="nft legacy"
+	$(GO) run ./e2e/bench -mode $(MODE) -n "$(N)" -backends "$(BACKENDS)" $(BENCHFLAGS)
+
 fuzz: ## every fuzz target for FUZZTIME=10s
 	for pkg in $$($(GO) list ./...); do \
 		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
@@ -56,11 +62,11 @@ deps: ## install missing packages
 
 apiserver: e2e/bin/kube-apiserver
 
-e2e/bin/kube-apiserver: e2e/apiserver/go.mod
-	echo "building kube-apiserver (some minutes the first time)"
+e2e/bin/%: e2e/apiserver/go.mod
+	echo "building $* (some minutes the first time)"
 	version=$$($(GO) -C e2e/apiserver list -m -f '{{.Version}}' k8s.io/kubernetes); \
 	$(GO) -C e2e/apiserver build -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$version" \
-		-o ../bin/kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
+		-o ../bin/$* k8s.io/kubernetes/cmd/$*
 
 clean: ## remove what was built
 	rm -rf bin e2e/bin

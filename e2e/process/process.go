@@ -95,3 +95,6 @@ func (p *Process) ExitCode() int {
 	}
 	return 0
 }
+
+// PID is the program's process id, and its process group.
+func (p *Process) PID() int { return p.cmd.Process.Pid }

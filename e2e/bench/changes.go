@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
+)
+
+// A proxy that takes less than calmCPU in calmWindow is calm. The window is longer than the pause that
+// either proxy makes after a change of rules.
+const (
+	calmWindow = 1500 * time.Millisecond
+	calmCPU    = calmWindow / 20
+)
+
+// timeChanges makes changes one by one and times each.
+func (t *trial) timeChanges(ctx context.Context, r *result) error {
+	return paced(ctx, t.cfg.Changes, t.cfg.Pause, func() error {
+		ch := t.cluster.nextChange()
+		begin := time.Now()
+		wrote, err := t.cluster.write(ctx, ch)
+		if err != nil {
+			return err
+		}
+		if err := t.arrives(ctx, ch); err != nil {
+			return err
+		}
+		r.changes = append(r.changes, time.Since(begin))
+		r.writes = append(r.writes, wrote)
+		return nil
+	})
+}
+
+// arrives waits until a new endpoint gets traffic.
+func (t *trial) arrives(ctx context.Context, ch change) error {
+	return t.await(ctx, at(ch.service.vip, servicePort), changePace, func(o lab.Outcome) bool {
+		return o.Backend == at(ch.added, targetPort)
+	})
+}
+
+// series makes n changes, so many a second, and says how much CPU time the proxy and its children took.
+func (t *trial) series(ctx context.Context, n int, rate float64) (time.Duration, error) {
+	before, err := cpu(t.proxy.PID())
+	if err != nil {
+		return 0, err
+	}
+	var last change
+	group, writing := errgroup.WithContext(ctx)
+	group.SetLimit(workers)
+	err = paced(writing, n, time.Duration(float64(time.Second)/rate), func() error {
+		ch := t.cluster.nextChange()
+		last = ch
+		group.Go(func() error {
+			_, err := t.cluster.write(writing, ch)
+			return err
+		})
+		return nil
+	})
+	if failed := group.Wait(); failed != nil {
+		err = failed
+	}
+	if err == nil {
+		err = t.arrives(ctx, last)
+	}
+	if err == nil {
+		err = t.calm(ctx)
+	}
+	if err != nil {
+		return 0, err
+	}
+	after, err := cpu(t.proxy.PID())
+	return after - before, err
+}
+
+// paced does something n times, each time that long after the time before, or later if it takes longer.
+func paced(ctx context.Context, n int, pause time.Duration, do func() error) error {
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	for range n {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if err := do(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// calm waits until the proxy has nothing to do. What it does for a change may outlast what packets show.
+func (t *trial) calm(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(calmWindow)
+	defer tick.Stop()
+	before, err := cpu(t.proxy.PID())
+	for err == nil {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		var now time.Duration
+		if now, err = cpu(t.proxy.PID()); err == nil && now-before < calmCPU {
+			return nil
+		}
+		before = now
+	}
+	return err
+}

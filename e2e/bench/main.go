@@ -1,0 +1,111 @@
+// Command bench measures Sluice and kube-proxy, one after the other, in the same run: the same API server,
+// the same objects, the same kernel. It writes a report with absolute figures and ratios, and says
+// which goals are met. It leaves nothing else behind.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// config says what to measure, and how long.
+type config struct {
+	Sizes                        []int // services, ascending
+	Backends                     []string
+	Mode                         string // Sluice's
+	Sluice, KubeProxy, APIServer string // paths of programs
+	Out                          string // path of the report
+
+	SharedPorts int           // ports of the load-balancer IP
+	Changes     int           // that are timed one by one
+	Pause       time.Duration // from one of them to the next
+	Batch       int           // changes whose CPU time is counted
+	BatchRate   float64       // of them in a second
+	Churn       time.Duration
+	ChurnRate   float64 // changes a second
+	Connects    int     // to each target
+}
+
+func main() {
+	cfg, err := parseFlags(os.Args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, cfg); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func parseFlags(args []string) (config, error) {
+	var c config
+	var sizes, backends string
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	fs.StringVar(&sizes, "n", "1000 5000 10000", "numbers of services, ascending")
+	fs.StringVar(&backends, "backends", "nft legacy", "iptables backends")
+	fs.StringVar(&c.Mode, "mode", "iptables", "the mode that Sluice runs in")
+	fs.StringVar(&c.Sluice, "sluice", "bin/sluice", "path of the binary")
+	fs.StringVar(&c.KubeProxy, "kube-proxy", "e2e/bin/kube-proxy", "path of the binary")
+	fs.StringVar(&c.APIServer, "apiserver", "e2e/bin/kube-apiserver", "path of the binary")
+	fs.StringVar(&c.Out, "out", "docs/benchmarks.md", "where to write the report")
+	fs.IntVar(&c.SharedPorts, "shared-ports", 1000, "ports of the load-balancer IP")
+	fs.IntVar(&c.Changes, "changes", 20, "changes to time one by one")
+	fs.DurationVar(&c.Pause, "pause", 2*time.Second, "time from one of them to the next")
+	fs.IntVar(&c.Batch, "batch", 200, "changes whose CPU time is counted")
+	fs.Float64Var(&c.BatchRate, "batch-rate", 10, "how many of them a second")
+	fs.DurationVar(&c.Churn, "churn", time.Minute, "how long the churn lasts")
+	fs.Float64Var(&c.ChurnRate, "churn-rate", 20, "changes a second in the churn")
+	fs.IntVar(&c.Connects, "connects", 5000, "connections to each target")
+	if err := fs.Parse(args); err != nil {
+		return config{}, err
+	}
+	for _, word := range words(sizes) {
+		n := 0
+		if _, err := fmt.Sscanf(word, "%d", &n); err != nil {
+			return config{}, fmt.Errorf("-n: %q is no number", word)
+		}
+		c.Sizes = append(c.Sizes, n)
+	}
+	c.Backends = words(backends)
+	return c, c.validate()
+}
+
+// words splits at commas and blanks.
+func words(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+func (c config) validate() error {
+	before := 0
+	for _, n := range c.Sizes {
+		if n <= before || n > maxSize || n%emptyEvery != 0 {
+			return fmt.Errorf("-n: want ascending multiples of %d up to %d, not %v", emptyEvery, maxSize, c.Sizes)
+		}
+		before = n
+	}
+	for _, b := range c.Backends {
+		if b != "nft" && b != "legacy" {
+			return fmt.Errorf("-backends: want nft, legacy or both, not %q", b)
+		}
+	}
+	switch {
+	case len(c.Sizes) == 0 || len(c.Backends) == 0:
+		return fmt.Errorf("-n and -backends: nothing to measure")
+	case c.SharedPorts < 1 || c.SharedPorts > maxSharedPorts:
+		return fmt.Errorf("-shared-ports: want 1 to %d", maxSharedPorts)
+	case c.Changes < 1 || c.Batch < 1 || c.Connects < burst:
+		return fmt.Errorf("-changes and -batch must be positive, -connects at least %d", burst)
+	case c.Pause <= 0 || c.BatchRate <= 0 || c.Churn <= 0 || c.ChurnRate <= 0:
+		return fmt.Errorf("times and rates must be positive")
+	}
+	return nil
+}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"flag"
+	"math"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the golden report")
+
+// repeat is n times the same sample.
+func repeat(d time.Duration, n int) []time.Duration {
+	samples := make([]time.Duration, n)
+	for i := range samples {
+		samples[i] = d
+	}
+	return samples
+}
+
+// made is a result whose figures are all in proportion to a unit.
+func made(proxy, backend string, services int, unit time.Duration) result {
+	r := result{
+		proxy: proxy, backend: backend, services: services,
+		served: 10 * unit, refused: 11 * unit, startCPU: 5 * unit,
+		changes: repeat(2*unit, 20), writes: repeat(5*time.Millisecond, 20),
+		batchCPU: 20 * unit, churnCPU: 40 * unit,
+		peak: int64(unit / 10), childPeak: int64(unit / 20),
+	}
+	for target := range r.connects {
+		r.connects[target] = append(repeat(20*time.Microsecond, 98), time.Millisecond, time.Millisecond)
+	}
+	r.connects[viaLast] = repeat(time.Duration(services)*25*time.Nanosecond, 100)
+	return r
+}
+
+func madeReport(t *testing.T) report {
+	cfg, err := parseFlags([]string{"-n", "1000 10000", "-backends", "nft"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := report{
+		cfg:   cfg,
+		date:  time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		facts: []fact{{"kernel", "6.1"}, {"CPUs", "2 × some"}},
+	}
+	for i, n := range cfg.Sizes {
+		r.pairs = append(r.pairs, pair{
+			made("kube-proxy", "nft", n, time.Duration(i+1)*time.Second),
+			made("Sluice", "nft", n, 100*time.Millisecond),
+		})
+	}
+	return r
+}
+
+func TestReport(t *testing.T) {
+	const golden = "testdata/report.golden"
+	got := madeReport(t).markdown()
+	if *update {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); diff != "" {
+		t.Errorf("report; run with -update if it should be so (-want +got)\n%s", diff)
+	}
+}
+
+func TestTablesAreWhole(t *testing.T) {
+	columns := 0
+	for line := range strings.Lines(madeReport(t).markdown()) {
+		n := strings.Count(line, "|")
+		if columns > 0 && n > 0 && n != columns {
+			t.Errorf("%d columns in a table of %d: %s", n, columns, line)
+		}
+		columns = n
+	}
+}
+
+func TestSummaryTellsMissedGoals(t *testing.T) {
+	r := madeReport(t)
+	got := r.summary()
+	missed := strings.Count(got, "MISSED")
+	// Through the last of 10,000 services a connection takes 250 µs, of 1,000 25 µs, and 20 µs without one.
+	if missed != 1 || !strings.Contains(got, "14 of 15 goals met") {
+		t.Errorf("want one of 15 goals missed:\n%s", got)
+	}
+}
+
+func TestGoalsAreJudgedPerBackend(t *testing.T) {
+	pairs := []pair{
+		{made("kube-proxy", "nft", 1000, time.Second), made("Sluice", "nft", 1000, time.Second/3)},
+		{made("kube-proxy", "legacy", 1000, time.Second), made("Sluice", "legacy", 1000, time.Second/3)},
+	}
+	met := map[string]int{}
+	for _, v := range judge(config{}, pairs) {
+		if v.met() {
+			met[v.backend]++
+		}
+	}
+	// A third is enough memory for both; legacy allows it for start, change and CPU of changes as well.
+	want := map[string]int{"nft": 3, "legacy": 6}
+	if diff := cmp.Diff(want, met); diff != "" {
+		t.Errorf("goals met (-want +got)\n%s", diff)
+	}
+}
+
+func TestGrowthComparesMostWithFewestServices(t *testing.T) {
+	var pairs []pair
+	for i, n := range []int{10, 20, 30} {
+		for _, backend := range []string{"nft", "legacy"} {
+			pairs = append(pairs, pair{sluice: made("Sluice", backend, n, time.Duration(i+1)*time.Second)})
+		}
+	}
+	got := judgeGrowth(pairs)
+	if len(got) != 2 {
+		t.Fatalf("%d verdicts, want one for each backend", len(got))
+	}
+	for _, v := range got {
+		if v.services != 30 || v.got != 3 || v.met() {
+			t.Errorf("got %+v, want three times as much at 30, which is too much", v)
+		}
+	}
+	if got := judgeGrowth(pairs[:2]); len(got) != 0 {
+		t.Errorf("got %+v for one size", got)
+	}
+}
+
+func TestWhatWasNotMeasuredIsNotMet(t *testing.T) {
+	if (verdict{got: math.NaN(), limit: 1}).met() {
+		t.Error("a goal without a measurement is met")
+	}
+}
+
+func TestFigure(t *testing.T) {
+	for x, want := range map[float64]string{
+		0: "0", 0.0123456: "0.0123", 0.1: "0.100", 1.234: "1.23", 12.34: "12.3", 123.4: "123", 12345.6: "12346", -1.5: "-1.50", 0.00001: "0.0000",
+	} {
+		if got := figure(x); got != want {
+			t.Errorf("%v: got %s, want %s", x, got, want)
+		}
+	}
+	if got := figure(math.NaN()); got != "–" {
+		t.Errorf("not a number: %s", got)
+	}
+}
+
+func TestThousands(t *testing.T) {
+	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1,000", 10000: "10,000", 1234567: "1,234,567"} {
+		if got := thousands(n); got != want {
+			t.Errorf("%d: got %s, want %s", n, got, want)
+		}
+	}
+}
+
+func TestFlags(t *testing.T) {
+	c, err := parseFlags([]string{"-n", "50,100", "-backends", "legacy"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]int{50, 100}, c.Sizes); diff != "" {
+		t.Error(diff)
+	}
+	for _, bad := range [][]string{
+		{"-n", "x"}, {"-n", "15"}, {"-n", "100 50"}, {"-n", "0"}, {"-n", ""}, {"-n", "20000"},
+		{"-backends", "ipset"}, {"-backends", ""}, {"-shared-ports", "0"}, {"-shared-ports", "100000"},
+		{"-changes", "0"}, {"-batch", "0"}, {"-connects", "1"}, {"-pause", "0"}, {"-churn", "-1s"}, {"-batch-rate", "0"}, {"-churn-rate", "-1"},
+	} {
+		if _, err := parseFlags(bad); err == nil {
+			t.Errorf("%q is accepted", bad)
+		}
+	}
+}
+
+func TestCPUModel(t *testing.T) {
+	if got := cpuModel("processor\t: 0\nmodel name\t: Some CPU @ 1: 2\nprocessor: 1\nmodel name: other\n"); got != "Some CPU @ 1: 2" {
+		t.Errorf("got %q", got)
+	}
+	if got := cpuModel("processor\t: 0\n"); got != "unknown model" {
+		t.Errorf("got %q", got)
+	}
+}
