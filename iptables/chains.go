@@ -50,11 +50,12 @@ func (c *chains) sort() {
 	slices.SortFunc(c.list, func(a, b chain) int { return strings.Compare(a.name, b.name) })
 }
 
-// section is what one commit does to one table: chains written anew and chains deleted.
+// section is what happens to one table: chains written anew and chains deleted.
 type section struct {
 	table string
 	heads bytes.Buffer // a line a chain: creates it, or empties it
 	rules bytes.Buffer
+	units []unit
 	gone  []string
 	seen  map[string]bool // the chains above
 
@@ -65,15 +66,21 @@ type section struct {
 	recount bool // grown is known, and not to be changed
 }
 
+// unit is chains that are written together: where they end in the buffers, and how many they are.
+type unit struct{ heads, rules, chains int }
+
 func newSection(table string) *section {
 	return &section{table: table, seen: map[string]bool{}}
 }
 
 // compare takes what was rendered to s.old and s.new, writes what differs and deletes what is old only. No
 // chain of s.old may be wanted under its name by anything but s.new. Both are empty afterwards.
+//
+// Chains of one call are a unit. Those of later calls must not jump to those of earlier ones.
 func (s *section) compare() {
 	s.old.sort()
 	s.new.sort()
+	before := len(s.seen) - len(s.gone)
 	i := 0
 	for _, c := range s.new.list {
 		for ; i < len(s.old.list) && s.old.list[i].name < c.name; i++ {
@@ -91,6 +98,9 @@ func (s *section) compare() {
 	for _, c := range s.old.list[i:] {
 		s.delete(c)
 	}
+	if written := len(s.seen) - len(s.gone) - before; written > 0 {
+		s.units = append(s.units, unit{s.heads.Len(), s.rules.Len(), written})
+	}
 	s.old.reset()
 	s.new.reset()
 }
@@ -101,7 +111,7 @@ func (s *section) write(c chain, had int) {
 		return
 	}
 	s.seen[c.name] = true
-	s.head(c.name)
+	appendHead(&s.heads, c.name)
 	s.rules.Write(s.new.of(c))
 	s.writes += c.rules
 }
@@ -113,12 +123,10 @@ func (s *section) delete(c chain) {
 
 // remove deletes a chain that may or may not exist.
 func (s *section) remove(name string) {
-	if s.seen[name] {
-		return
+	if !s.seen[name] {
+		s.seen[name] = true
+		s.gone = append(s.gone, name)
 	}
-	s.seen[name] = true
-	s.head(name)
-	s.gone = append(s.gone, name)
 }
 
 func (s *section) grow(by int) {
@@ -127,28 +135,57 @@ func (s *section) grow(by int) {
 	}
 }
 
-func (s *section) head(name string) {
-	s.heads.WriteByte(':')
-	s.heads.WriteString(name)
-	s.heads.WriteString(" - [0:0]\n")
+func (s *section) empty() bool { return len(s.seen) == 0 }
+
+// how is the form of restore input.
+type how struct {
+	// keep empties the chains that should be deleted, and does no more.
+	keep bool
+
+	// batch is the number of chains from which on a commit is cut off; 0 is no limit. A chain is
+	// committed no later than what jumps to it, and what is deleted goes last.
+	batch int
 }
 
-func (s *section) empty() bool { return s.heads.Len() == 0 }
-
-// appendTo writes the section as input of iptables-restore. What is to be deleted is only emptied
-// if keep is set.
-func (s *section) appendTo(to *bytes.Buffer, keep bool) {
-	to.WriteByte('*')
-	to.WriteString(s.table)
-	to.WriteByte('\n')
-	to.Write(s.heads.Bytes())
-	to.Write(s.rules.Bytes())
-	if !keep {
-		for _, name := range s.gone {
-			to.WriteString("-X ")
-			to.WriteString(name)
-			to.WriteByte('\n')
+// appendTo writes the section as input of iptables-restore.
+func (s *section) appendTo(to *bytes.Buffer, h how) {
+	for end := len(s.units); ; {
+		start, chains := end, 0
+		for start > 0 && (h.batch == 0 || chains < h.batch) {
+			start--
+			chains += s.units[start].chains
 		}
+		to.WriteString("*" + s.table + "\n")
+		from, until := s.boundary(start), s.boundary(end)
+		to.Write(s.heads.Bytes()[from.heads:until.heads])
+		last := start == 0
+		if last {
+			for _, name := range s.gone {
+				appendHead(to, name)
+			}
+		}
+		to.Write(s.rules.Bytes()[from.rules:until.rules])
+		if last && !h.keep {
+			for _, name := range s.gone {
+				to.WriteString("-X " + name + "\n")
+			}
+		}
+		to.WriteString("COMMIT\n")
+		if last {
+			return
+		}
+		end = start
 	}
-	to.WriteString("COMMIT\n")
+}
+
+// boundary is where the i-th unit begins.
+func (s *section) boundary(i int) unit {
+	if i == 0 {
+		return unit{}
+	}
+	return s.units[i-1]
+}
+
+func appendHead(to *bytes.Buffer, name string) {
+	to.WriteString(":" + name + " - [0:0]\n")
 }

@@ -147,6 +147,7 @@ func TestDifferencesAddUpToAFreshStart(t *testing.T) {
 		w := newWorld(t)
 		k := newKernel(w.snap.Family())
 		d := newDataplane(Config{}, k)
+		d.batch = rapid.IntRange(0, 3).Draw(t, "batch")
 		for range rapid.IntRange(1, 8).Draw(t, "steps") {
 			for range rapid.IntRange(1, 2).Draw(t, "snapshots") {
 				w.change(t)
@@ -201,6 +202,7 @@ func TestFailuresConverge(t *testing.T) {
 		dirty(t, k)
 		k.FailRate = 0.1
 		d := newDataplane(Config{}, k)
+		d.batch = rapid.IntRange(0, 3).Draw(t, "batch")
 		for range rapid.IntRange(1, 8).Draw(t, "steps") {
 			w.change(t)
 			disturb(t, k, &d)
@@ -208,8 +210,9 @@ func TestFailuresConverge(t *testing.T) {
 			_, _ = d.Apply(context.Background(), w.snap)
 		}
 		k.FailRate = 0
-		settle(t, d, w.snap)
+		report := settle(t, d, w.snap)
 		checkSame(t, k, w.snap)
+		checkCounts(t, k, report)
 	})
 }
 
@@ -241,17 +244,18 @@ func disturb(t *rapid.T, k *kernel, d **dataplane) {
 }
 
 // settle applies snap as the loop would: again after errors, and when the report asks for it.
-func settle(t *rapid.T, d *dataplane, snap *proxy.Snapshot) {
+func settle(t *rapid.T, d *dataplane, snap *proxy.Snapshot) proxy.Report {
 	passed := time.Duration(0)
 	d.now = func() time.Time { return time.Now().Add(passed) }
 	for range 10 {
 		report, err := d.Apply(context.Background(), snap)
 		if err == nil && report.Again == 0 {
-			return
+			return report
 		}
 		passed += report.Again
 	}
 	t.Fatal("did not settle")
+	return proxy.Report{}
 }
 
 // TestBlamelessFailuresConverge makes rules fail without a reason that anybody could find.
@@ -260,6 +264,7 @@ func TestBlamelessFailuresConverge(t *testing.T) {
 		w := newWorld(t)
 		k := newKernel(w.snap.Family())
 		d := newDataplane(Config{}, k)
+		d.batch = rapid.IntRange(0, 3).Draw(t, "batch")
 		seen := 0
 		every := rapid.IntRange(1, 400).Draw(t, "every")
 		k.Blind = rapid.Bool().Draw(t, "blind")
@@ -274,7 +279,8 @@ func TestBlamelessFailuresConverge(t *testing.T) {
 			_, _ = d.Apply(context.Background(), w.snap)
 		}
 		k.Refuse = nil
-		settle(t, d, w.snap)
+		report := settle(t, d, w.snap)
 		checkSame(t, k, w.snap)
+		checkCounts(t, k, report)
 	})
 }

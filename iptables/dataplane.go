@@ -16,6 +16,7 @@ import (
 type dataplane struct {
 	cfg   Config
 	ipt   xtables.Interface
+	batch int // see how
 	watch func(ctx context.Context, doubt func(reason string)) error
 
 	// maybe says what the kernel holds: each of our chains is as one of these states has it. There is one
@@ -184,9 +185,18 @@ func (d *dataplane) load(ctx context.Context, target *proxy.Snapshot, keep bool)
 	return !cold, d.ensureJumps(ctx, target.Node())
 }
 
+// form cuts commits only if it is known which chains are there: the order in which they are written then
+// lets every jump find its target.
+func (d *dataplane) form(keep bool) how {
+	if len(d.maybe) > 1 {
+		return how{keep: keep}
+	}
+	return how{keep: keep, batch: d.batch}
+}
+
 // restore runs a plan, if it does anything.
 func (d *dataplane) restore(ctx context.Context, p plan, keep bool) error {
-	input := p.input(keep)
+	input := p.input(d.form(keep))
 	if len(input) == 0 {
 		return nil
 	}
@@ -217,12 +227,20 @@ func (d *dataplane) ensureJumps(ctx context.Context, n *proxy.Node) error {
 
 // leaveJumps removes the jumps to chains that are about to be deleted.
 func (d *dataplane) leaveJumps(ctx context.Context, n *proxy.Node) error {
-	for _, old := range d.jumps {
-		if slices.ContainsFunc(jumps(n), func(j xtables.Jump) bool { return j.Target == old.Target }) {
+	var wanted, had []string
+	for _, j := range jumps(n) {
+		wanted = append(wanted, j.Target)
+	}
+	for _, j := range d.jumps {
+		had = append(had, j.Target)
+	}
+	slices.Sort(had)
+	for _, target := range slices.Compact(had) {
+		if slices.Contains(wanted, target) {
 			continue
 		}
-		if err := d.ipt.RemoveJumps(ctx, old.Target); err != nil {
-			return fmt.Errorf("lead packets past %s: %w", old.Target, err)
+		if err := d.ipt.RemoveJumps(ctx, target); err != nil {
+			return fmt.Errorf("lead packets past %s: %w", target, err)
 		}
 	}
 	return nil

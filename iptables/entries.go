@@ -1,7 +1,6 @@
 package iptables
 
 import (
-	"slices"
 	"strings"
 
 	"github.com/sluice-proxy/sluice/proxy"
@@ -19,14 +18,10 @@ func (r *renderer) entries(to []entry, sp *proxy.ServicePort) []entry {
 		return to
 	}
 	l := r.layout(sp)
-	own := len(to)
 	for i, f := range r.frontends(sp) {
 		serve, refuse := indexesOf(f.Kind)
 		add := func(in index, rules string) {
-			e := entry{in, key(in, f.Addr.Addr(), sp.Name.Protocol, f.Addr.Port()), rules}
-			if !slices.Contains(to[own:], e) {
-				to = append(to, e)
-			}
+			to = append(to, entry{in, key(in, f.Addr.Addr(), sp.Name.Protocol, f.Addr.Port()), rules})
 		}
 		about := comment(sp.Name.String() + " " + f.Kind.String())
 		if l.entry[i] != "" {

@@ -133,9 +133,10 @@ func snapshot(n *proxy.Node, services ...service) *proxy.Snapshot {
 // kernel is a Fake that records what it is asked for.
 type kernel struct {
 	*xtables.Fake
-	calls  []string // methods, in order
-	inputs []string // of Restore
-	each   func()   // called after each commit of a table, unless nil
+	calls  []string                   // methods, in order
+	inputs []string                   // of Restore
+	each   func()                     // called after each commit of a table, unless nil
+	fail   func(section string) error // asked before each commit of a table, unless nil
 }
 
 func newKernel(f proxy.Family) *kernel { return &kernel{Fake: xtables.NewFake(f, 1)} }
@@ -143,17 +144,24 @@ func newKernel(f proxy.Family) *kernel { return &kernel{Fake: xtables.NewFake(f,
 func (k *kernel) Restore(ctx context.Context, input []byte) error {
 	k.calls = append(k.calls, "restore")
 	k.inputs = append(k.inputs, string(input))
-	if k.each == nil {
+	if k.each == nil && k.fail == nil {
 		return k.Fake.Restore(ctx, input)
 	}
 	for section := range strings.SplitAfterSeq(string(input), "COMMIT\n") {
 		if section == "" {
 			continue
 		}
+		if k.fail != nil {
+			if err := k.fail(section); err != nil {
+				return err
+			}
+		}
 		if err := k.Fake.Restore(ctx, []byte(section)); err != nil {
 			return err
 		}
-		k.each()
+		if k.each != nil {
+			k.each()
+		}
 	}
 	return nil
 }

@@ -72,7 +72,7 @@ func (d *dataplane) unlink(ctx context.Context, table string, names []string) er
 	for _, name := range names {
 		s.remove(name)
 	}
-	input := plan{s}.input(false)
+	input := plan{s}.input(how{})
 	if err := d.ipt.Restore(ctx, input); err != nil {
 		return refusalOf(err, input)
 	}

@@ -230,6 +230,25 @@ func TestSourceRanges(t *testing.T) {
 	})
 }
 
+func TestSourceRangesAreThoseOfTheFrontend(t *testing.T) {
+	n := v4.node()
+	sp := &proxy.ServicePort{
+		Name:    proxy.ServicePortName{Namespace: "ns", Name: "two", Protocol: proxy.TCP},
+		Cluster: []proxy.Backend{{Addr: v4.port(remotePod, 8080)}},
+	}
+	for addr, allowed := range map[string]string{"198.51.100.1": "192.0.2.0/24", "198.51.100.2": "203.0.113.0/24"} {
+		sp.Frontends = append(sp.Frontends, proxy.Frontend{
+			Kind: proxy.LoadBalancerIP, Addr: v4.port(addr, 80), Allowed: []netip.Prefix{v4.prefix(allowed)},
+			Routes: proxy.Every(proxy.Route{Verdict: proxy.Forward}),
+		})
+	}
+	_, k := applied(t, proxy.NewSnapshot(n, map[proxy.ServicePortName]*proxy.ServicePort{sp.Name: sp}))
+	checkGraph(t, k)
+	tr := k.tracer(t, n)
+	checkOutcome(t, tr, v4.from("outside", v4.port("198.51.100.1", 80)), "allowed at the other frontend", "drop")
+	checkOutcome(t, tr, v4.from("outside", v4.port("198.51.100.2", 80)), "allowed", v4.port(remotePod, 8080).String())
+}
+
 func TestNodePortAddresses(t *testing.T) {
 	const other = "192.168.0.2"
 	bothFamilies(t, func(t *testing.T, f family) {
@@ -294,7 +313,11 @@ func TestLoopbackIsGuardedFromNeighbours(t *testing.T) {
 
 	closed := *n
 	closed.NodePorts.Localhost = false
+	k.forget()
 	mustApply(t, d, snapshot(&closed, s))
+	if want := []string{"unjump", "restore", "jumps"}; !slices.Equal(k.calls, want) {
+		t.Errorf("calls %v, want %v", k.calls, want)
+	}
 	checkOutcome(t, tr, f.from("outside", local), "no node ports at loopback addresses", "pass")
 	if want := fresh(t, snapshot(&closed, s)); k.Dump() != want {
 		t.Errorf("unlike a fresh start (-want +got):\n%s", cmp.Diff(want, k.Dump()))
@@ -363,4 +386,27 @@ func TestHealthCheckPortsAreAccepted(t *testing.T) {
 	if accepts("31000") || !accepts("31001") {
 		t.Errorf("not exactly one of two ports is accepted:\n%s", k.Dump())
 	}
+}
+
+// TestRefusalsSpareTranslatedPackets has a backend in the host network, at an address and port that another
+// Service without endpoints claims.
+func TestRefusalsSpareTranslatedPackets(t *testing.T) {
+	bothFamilies(t, func(t *testing.T, f family) {
+		host := service{name: "host", clusterIP: "10.96.0.1", local: []string{nodeIP}}
+		claims := service{name: "claims", clusterIP: "10.96.0.2", port: 8080, external: []string{nodeIP}}
+		port := service{name: "port", clusterIP: "10.96.0.3", nodePort: 8080}
+		for _, dead := range []service{claims, port} {
+			n := f.node()
+			_, k := applied(t, snapshot(n, host, dead))
+			tr := k.tracer(t, n)
+			backend := f.port(nodeIP, 8080)
+			checkOutcome(t, tr, f.from("outside", backend), "outside to the refused address", "reject")
+			for _, from := range []string{"pod", "outside"} {
+				got := tr.trace(f.from(from, f.port("10.96.0.1", 80)))
+				if got["reject"]+got["drop"] > 0 {
+					t.Errorf("%s, from %s: %v", dead.name, from, got)
+				}
+			}
+		}
+	})
 }

@@ -27,6 +27,10 @@ type Config struct {
 	Wait time.Duration
 }
 
+// batchNFT limits the chains of one commit in backend nft, whose tool looks through all chains of a commit for
+// every rule of it. Backend legacy writes a whole table for every commit, the fewer the better.
+const batchNFT = 1000
+
 // NewMode makes the mode. It touches nothing yet.
 func NewMode(cfg Config) proxy.Mode { return mode{cfg} }
 
@@ -51,6 +55,9 @@ func (m mode) New(family proxy.Family) (proxy.Dataplane, error) {
 		return nil, err
 	}
 	d := newDataplane(m.cfg, ipt)
+	if ipt.Backend() == xtables.NFT {
+		d.batch = batchNFT
+	}
 	d.watch = func(ctx context.Context, doubt func(string)) error {
 		return ipt.Watch(ctx, []string{nat, filter}, doubt)
 	}
@@ -119,7 +126,7 @@ func removeMark(ctx context.Context, ipt xtables.Interface) error {
 	}
 	s := newSection(nat)
 	s.remove(markChain)
-	input := plan{s}.input(false)
+	input := plan{s}.input(how{})
 	if err := ipt.Restore(ctx, input); err != nil {
 		if _, used := errors.AsType[*refusal](refusalOf(err, input)); used {
 			return nil

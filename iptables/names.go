@@ -31,9 +31,11 @@ const (
 	markChain = "KUBE-MARK-MASQ"
 )
 
-// The chains of ServicePorts, each followed by a hash.
+// The chains of ServicePorts, each followed by a hash. A name stands for one task: where a large change
+// takes several commits, rules of the old state lead to chains of the new one for a moment.
 const (
-	serviceChain  = xtables.DefaultPrefix + "SVC-" // cluster pool, or all of a ServicePort that needs one chain only
+	serviceChain  = xtables.DefaultPrefix + "SVC-" // all of a ServicePort that has one route to one pool
+	clusterChain  = xtables.DefaultPrefix + "CLU-" // cluster pool
 	localChain    = xtables.DefaultPrefix + "LOC-" // local pool
 	sourcesChain  = xtables.DefaultPrefix + "FW-"  // loadBalancerSourceRanges
 	groupChain    = xtables.DefaultPrefix + "GRP-" // some backends of a large pool

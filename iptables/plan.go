@@ -114,7 +114,7 @@ func nameOf(c proxy.Change) proxy.ServicePortName {
 	return c.Old.Name
 }
 
-// plan is what takes the kernel to a state of tables: commits, in order.
+// plan is what takes the kernel to a state of tables: what happens to them, in order.
 type plan []*section
 
 // plan takes the kernel from any of several states to another. Each of our chains is now as one of them
@@ -160,13 +160,12 @@ func (c Config) diff(s *section, from, to *tables) {
 	}
 }
 
-// input is the plan as iptables-restore reads it, empty if there is nothing to do. Chains to be deleted are
-// only emptied if keep is set.
-func (p plan) input(keep bool) []byte {
+// input is the plan as iptables-restore reads it, empty if there is nothing to do.
+func (p plan) input(h how) []byte {
 	var b bytes.Buffer
 	for _, s := range p {
 		if !s.empty() {
-			s.appendTo(&b, keep)
+			s.appendTo(&b, h)
 		}
 	}
 	return b.Bytes()

@@ -68,7 +68,7 @@ func (d *dataplane) offenders(ctx context.Context, refused *refusal, target *pro
 	if sp := ownerOf(refused.line, suspects, target.Node()); sp != nil {
 		return []offence{{sp, refused.RestoreError}}, nil
 	}
-	t := trial{cfg: d.cfg, ipt: d.ipt, node: target.Node(), left: maxTrials}
+	t := trial{cfg: d.cfg, ipt: d.ipt, how: how{batch: d.batch}, node: target.Node(), left: maxTrials}
 	found, err := t.search(ctx, suspects)
 	if wiped := t.wipe(ctx); wiped != nil {
 		// What a trial left behind is found and removed by a load.
@@ -133,6 +133,7 @@ const (
 type trial struct {
 	cfg  Config
 	ipt  xtables.Interface
+	how  how
 	node *proxy.Node
 	left int
 }
@@ -178,7 +179,7 @@ func (t *trial) load(ctx context.Context, ports []*proxy.ServicePort) error {
 		byName[sp.Name] = sp
 	}
 	next, _ := nothing.next(proxy.NewSnapshot(t.node, byName))
-	input := t.cfg.plan([]*tables{nothing}, nil, next).input(false)
+	input := t.cfg.plan([]*tables{nothing}, nil, next).input(t.how)
 	input = bytes.ReplaceAll(input, []byte(xtables.DefaultPrefix), []byte(trialPrefix))
 	if err := t.ipt.Restore(ctx, input); err != nil {
 		return refusalOf(err, input)
@@ -200,7 +201,7 @@ func (t *trial) wipe(ctx context.Context) error {
 		}
 		p = append(p, s)
 	}
-	if input := p.input(false); len(input) > 0 {
+	if input := p.input(t.how); len(input) > 0 {
 		if err := t.ipt.Restore(ctx, input); err != nil {
 			return fmt.Errorf("remove trial chains: %w", err)
 		}

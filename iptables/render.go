@@ -153,7 +153,7 @@ func poolChain(sp *proxy.ServicePort, pool proxy.Pool) string {
 	if pool == proxy.LocalPool {
 		return chainOf(localChain, sp.Name)
 	}
-	return chainOf(serviceChain, sp.Name)
+	return chainOf(clusterChain, sp.Name)
 }
 
 // seconds rounds up: a client must not lose its backend early.

@@ -140,7 +140,7 @@ func TestEveryBackendOfAPoolIsEquallyLikely(t *testing.T) {
 
 func TestAffinityKeepsTheBackendThatKnowsTheClient(t *testing.T) {
 	for _, count := range []int{3, 50} {
-		s := service{name: "sticky", clusterIP: "10.96.0.1", affinity: 90 * time.Second, remote: many("10.1.7.", count)}
+		s := service{name: "sticky", clusterIP: "10.96.0.1", affinity: 89500 * time.Millisecond, remote: many("10.1.7.", count)}
 		n := v4.node()
 		snap := snapshot(n, s)
 		_, k := applied(t, snap)

@@ -20,38 +20,57 @@ func treeOf(members map[string]string) tree {
 	return tree{build(sorted, 1)}
 }
 
-// keys draws keys that make trees of every shape: few nibbles make them deep and crowded.
-func keys() *rapid.Generator[string] {
-	return rapid.Custom(func(t *rapid.T) string {
-		alphabet := rapid.SampledFrom([]byte{1, 2, 15}).Draw(t, "alphabet")
-		return string(rapid.SliceOfN(rapid.ByteRange(0, alphabet), 12, 12).Draw(t, "key"))
-	})
+// deepKeys are keys of which each row parts from those of later rows at another nibble: together they make a tree
+// deeper than it may be.
+func deepKeys() [][]string {
+	var rows [][]string
+	for same := range 12 {
+		var row []string
+		for i := range 15 {
+			key := make([]byte, 12)
+			key[same] = byte(1 + i%3)
+			if same < 11 {
+				key[same+1] = byte(i)
+			}
+			row = append(row, string(key))
+		}
+		slices.Sort(row)
+		rows = append(rows, slices.Compact(row))
+	}
+	return rows
 }
 
 func TestTreeDependsOnItsMembersOnly(t *testing.T) {
+	rows := deepKeys()
 	rapid.Check(t, func(t *rapid.T) {
 		var grown tree
 		members := map[string]string{}
-		some := rapid.SliceOfN(keys(), 1, 120).Draw(t, "keys")
-		for range rapid.IntRange(1, 300).Draw(t, "steps") {
-			key := rapid.SampledFrom(some).Draw(t, "step")
-			if rules, ok := members[key]; ok && rapid.Bool().Draw(t, "remove") {
+		set := func(key, rules string) {
+			if had, ok := members[key]; ok {
 				delete(members, key)
-				grown = grown.without(key, rules)
-				continue
+				grown = grown.without(key, had)
 			}
-			rules := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "rules")
-			if members[key] == rules {
-				continue
+			if rules != "" {
+				members[key] = rules
+				grown = grown.with(key, rules)
 			}
-			members[key] = rules
-			grown = grown.with(key, rules)
 		}
-		want := treeOf(members)
-		if diff := cmp.Diff(want, grown, cmp.AllowUnexported(tree{}, node{}, member{})); diff != "" {
-			t.Fatalf("unlike a tree built at once (-want +got):\n%s", diff)
+		for range rapid.IntRange(1, 40).Draw(t, "steps") {
+			// Whole rows come and go, so that nodes move between levels.
+			row := rapid.SampledFrom(rows).Draw(t, "row")
+			if rapid.Bool().Draw(t, "one") {
+				row = []string{rapid.SampledFrom(row).Draw(t, "key")}
+			}
+			rules := rapid.SampledFrom([]string{"a", "b", ""}).Draw(t, "rules")
+			for _, key := range row {
+				set(key, rules)
+			}
+			want := treeOf(members)
+			if diff := cmp.Diff(want, grown, cmp.AllowUnexported(tree{}, node{}, member{})); diff != "" {
+				t.Fatalf("unlike a tree built at once (-want +got):\n%s", diff)
+			}
+			checkTree(t, grown, members)
 		}
-		checkTree(t, grown, members)
 	})
 }
 
