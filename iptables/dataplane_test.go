@@ -180,11 +180,11 @@ func TestUntouchedServicesAreServedDuringALargeChange(t *testing.T) {
 	var before, after, kept []service
 	for i := range 300 {
 		s := numbered(i, remotePod)
-		switch {
-		case i%3 == 0:
+		switch i % 3 {
+		case 0:
 			kept = append(kept, s)
 			before, after = append(before, s), append(after, s)
-		case i%3 == 1:
+		case 1:
 			before = append(before, s)
 		default:
 			after = append(after, s)

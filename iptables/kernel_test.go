@@ -77,13 +77,13 @@ func held(t *testing.T, ipt xtables.Interface, f family) map[string]int {
 			}
 		}
 	}
-	real, ok := ipt.(*xtables.Runner)
+	runner, ok := ipt.(*xtables.Runner)
 	for _, j := range jumps(f.node()) {
 		key := fmt.Sprintf("%s %s jumps to %s", j.Table, j.Chain, j.Target)
 		switch {
 		case !ok:
 			all[key] = 1
-		case strings.Contains(run(t, command(real, f), "-t", j.Table, "-S", j.Chain), "-j "+j.Target+"\n"):
+		case strings.Contains(run(t, command(runner, f), "-t", j.Table, "-S", j.Chain), "-j "+j.Target+"\n"):
 			all[key] = 1
 		}
 	}
@@ -177,6 +177,28 @@ func TestKernelAcceptsTheDeepestNesting(t *testing.T) {
 		}
 		if diff := cmp.Diff(held(t, k, f), held(t, ipt, f)); diff != "" {
 			t.Errorf("the kernel differs (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestKernelAcceptsTheLongestNames(t *testing.T) {
+	inKernels(t, func(t *testing.T, ipt *xtables.Runner, f family) {
+		long := snapshot(f.node(), exposed("externalLocal"), numbered(1, remotePod))
+		ports := map[proxy.ServicePortName]*proxy.ServicePort{}
+		for _, sp := range long.All() {
+			sp.Name.Namespace, sp.Name.Port = strings.Repeat("n", 63), strings.Repeat("p", 15)
+			sp.Name.Name += strings.Repeat("s", 63-len(sp.Name.Name))
+			ports[sp.Name] = sp
+		}
+		report := mustApply(t, newDataplane(Config{}, ipt), proxy.NewSnapshot(f.node(), ports))
+		if len(report.SetAside) > 0 {
+			t.Errorf("set aside: %v", report.SetAside)
+		}
+		for name := range ports {
+			if rules := run(t, command(ipt, f)+"-save"); !strings.Contains(rules, name.String()+" load balancer IP") &&
+				!strings.Contains(rules, name.String()+" cluster IP") {
+				t.Errorf("no rule is about %v:\n%s", name, rules)
+			}
 		}
 	})
 }
