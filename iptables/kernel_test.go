@@ -3,6 +3,7 @@ package iptables
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -199,6 +200,33 @@ func TestKernelAcceptsTheLongestNames(t *testing.T) {
 				!strings.Contains(rules, name.String()+" cluster IP") {
 				t.Errorf("no rule is about %v:\n%s", name, rules)
 			}
+		}
+	})
+}
+
+// TestKernelRemembersClientsAcrossARestart rewrites the rules that refer to a list of clients: the kernel must not
+// let go of the list meanwhile.
+func TestKernelRemembersClientsAcrossARestart(t *testing.T) {
+	inKernels(t, func(t *testing.T, ipt *xtables.Runner, f family) {
+		s := exposed("cluster")
+		s.affinity = time.Hour
+		snap := snapshot(f.node(), s)
+		mustApply(t, newDataplane(Config{}, ipt), snap)
+		sp := snap.Get(proxy.ServicePortName{Namespace: "ns", Name: "web", Port: "p", Protocol: proxy.TCP})
+		list := "/proc/thread-self/net/xt_recent/" + endpointOf(sp, sp.Cluster[0])
+		client := f.addr(outsideIP)
+		if err := os.WriteFile(list, []byte("+"+client.String()), 0); err != nil {
+			t.Fatal(err)
+		}
+		restarted := newDataplane(Config{}, ipt)
+		restarted.batch = 1
+		mustApply(t, restarted, snap)
+		known, err := os.ReadFile(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(known), "src="+client.StringExpanded()+" ") {
+			t.Errorf("known clients: %q", known)
 		}
 	})
 }
