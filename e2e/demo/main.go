@@ -45,11 +45,12 @@ func run(ctx context.Context, sluice, mode string) (err error) {
 		s.showAffinity,
 		s.showEnd,
 	} {
-		if err := scene(ctx); err != nil {
-			return fmt.Errorf("%w\n%s", err, s.said())
-		}
+		err := scene(ctx)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("%w\n%s", err, s.said())
 		}
 	}
 	s.screen.line("")
