@@ -84,7 +84,7 @@ func (s *stage) showLeaving(ctx context.Context) error {
 	s.screen.counts("while the file changes", during, s.Pods)
 	s.screen.counts("after", after, s.Pods)
 	lost := len(before.Failures) + len(during.Failures) + len(after.Failures)
-	s.screen.good("     %-24s %d of %d requests", "lost", lost, before.Total()+during.Total()+after.Total())
+	s.screen.lost(lost, before.Total()+during.Total()+after.Total())
 	if n := after.Answers[leaving.Name]; n > 0 {
 		return fmt.Errorf("%s still got %d requests", leaving.Name, n)
 	}
@@ -147,7 +147,7 @@ func (s *stage) showEnd(context.Context) error {
 		return err
 	}
 	c := load.Send(s.Client, request(clusterIP, servicePort, s.clientIP()), requests)
-	s.screen.line("     %-24s %d of %d requests", "lost", len(c.Failures), requests)
+	s.screen.lost(len(c.Failures), requests)
 	if out, err := s.Node.Run(s.sluice, "cleanup"); err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
 	}

@@ -56,6 +56,15 @@ func (s *screen) counts(what string, c load.Counts, pods []*lab.Host) {
 	s.line("     %-24s %s", what, strings.TrimRight(cells.String(), " "))
 }
 
+// lost is a line that says how many of the requests got no answer.
+func (s *screen) lost(n, requests int) {
+	say := s.line
+	if n == 0 {
+		say = s.good
+	}
+	say("     %-24s %d of %d requests", "lost", n, requests)
+}
+
 // bar shows n of most as a bar.
 func bar(n, most int) string {
 	const width = 30
