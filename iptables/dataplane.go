@@ -15,7 +15,7 @@ import (
 // dataplane writes one family's rules. It implements proxy.Dataplane and proxy.Watcher.
 type dataplane struct {
 	cfg   Config
-	ipt   xtables.Interface
+	ipt   *tally
 	batch int // see how
 	watch func(ctx context.Context, doubt func(reason string)) error
 
@@ -40,7 +40,7 @@ const maxStates = 16
 func newDataplane(cfg Config, ipt xtables.Interface) *dataplane {
 	return &dataplane{
 		cfg:    cfg,
-		ipt:    ipt,
+		ipt:    &tally{Interface: ipt},
 		now:    time.Now,
 		shelf:  shelf{},
 		linger: lingering{},
@@ -52,6 +52,7 @@ func newDataplane(cfg Config, ipt xtables.Interface) *dataplane {
 func (d *dataplane) Apply(ctx context.Context, want *proxy.Snapshot) (proxy.Report, error) {
 	now := d.now()
 	d.full = false
+	d.ipt.reset()
 	for _, c := range d.counts {
 		c.Writes = 0
 	}
@@ -80,6 +81,8 @@ func (d *dataplane) report() proxy.Report {
 		SetAside: aside,
 		Full:     d.full,
 		Tables:   []proxy.TableCount{*d.counts[nat], *d.counts[filter]},
+		Bytes:    d.ipt.bytes,
+		Refusals: d.ipt.refusals,
 	}
 }
 

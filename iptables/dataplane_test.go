@@ -564,3 +564,22 @@ func TestCleanupLeavesTheMarkChainToOthers(t *testing.T) {
 		}
 	}
 }
+
+func TestReportCountsWhatWasHandedOverAndRefused(t *testing.T) {
+	n := v4.node()
+	k := newKernel(proxy.IPv4)
+	d := newDataplane(Config{}, k)
+	report := mustApply(t, d, snapshot(n, numbered(1, remotePod)))
+	if report.Bytes == 0 || report.Refusals != 0 {
+		t.Errorf("first load: %d bytes, %d refusals; want some and none", report.Bytes, report.Refusals)
+	}
+	report = mustApply(t, d, snapshot(n, numbered(1, remotePod)))
+	if report.Bytes != 0 {
+		t.Errorf("nothing changed: %d bytes", report.Bytes)
+	}
+	refusing(k, "10.1.9.9")
+	report = mustApply(t, d, snapshot(n, numbered(1, remotePod), numbered(2, "10.1.9.9")))
+	if report.Refusals == 0 || len(report.SetAside) != 1 {
+		t.Errorf("a refused service: %d refusals, %d set aside; want some and 1", report.Refusals, len(report.SetAside))
+	}
+}

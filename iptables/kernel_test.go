@@ -262,7 +262,7 @@ func damageAndRepair(t *testing.T, ns *lab.Namespace, backend xtables.Backend, c
 		t.Fatal(err)
 	}
 	d := made.(*dataplane)
-	ipt := d.ipt.(*xtables.Runner)
+	ipt := d.ipt.Interface.(*xtables.Runner)
 	snap := snapshot(v4.node(), exposed("externalLocal"))
 	mustApply(t, d, snap)
 	want := held(t, ipt, v4)

@@ -38,6 +38,10 @@ type Report struct {
 
 	// Tables counts the mode's objects by table or kind of object.
 	Tables []TableCount
+
+	// Bytes is how much was handed to the kernel's tools. Refusals counts what the kernel did not take,
+	// the attempts to find out which ServicePort is to blame included.
+	Bytes, Refusals int
 }
 
 // SetAside is a ServicePort that could not be applied, and why.

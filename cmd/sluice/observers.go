@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -10,7 +9,6 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/sluice-proxy/sluice/conntrack"
-	"github.com/sluice-proxy/sluice/iptables/xtables"
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/desired"
 	"github.com/sluice-proxy/sluice/proxy/healthcheck"
@@ -63,9 +61,6 @@ func (o metricsObserver) Applied(_ context.Context, a loop.Applied) {
 }
 
 func (o metricsObserver) Failed(_ context.Context, f loop.Failed) {
-	if _, ok := errors.AsType[*xtables.RestoreError](f.Err); ok {
-		o.metrics.RestoreFailed(f.Family, !f.Report.Full)
-	}
 	o.metrics.Failed(metrics.Sync{Family: f.Family, Report: f.Report, Took: f.Took})
 }
 

@@ -13,7 +13,7 @@ type iptablesMetrics struct {
 	bytes                 *prometheus.CounterVec
 }
 
-func newIPTables(f factory, cfg Config) *iptablesMetrics {
+func newIPTables(f factory) *iptablesMetrics {
 	const table = "table"
 	m := &iptablesMetrics{
 		rules: f.gauge("kubeproxy_sync_proxy_rules_iptables_total",
@@ -27,10 +27,6 @@ func newIPTables(f factory, cfg Config) *iptablesMetrics {
 		bytes: f.counter("sluice_iptables_restore_bytes_total",
 			"Bytes that were given to iptables-restore.", familyLabel),
 	}
-	f.packets("kubeproxy_iptables_ct_state_invalid_dropped_packets_total",
-		"Packets that were dropped because conntrack finds them invalid.", cfg.InvalidDropped)
-	f.packets("kubeproxy_iptables_localhost_nodeports_accepted_packets_total",
-		"Packets to a NodePort on a loopback address.", cfg.LocalhostAccepted)
 	return m
 }
 
@@ -41,44 +37,13 @@ func (m *iptablesMetrics) applied(family string, tables []proxy.TableCount) {
 	}
 }
 
-// RestoreFailed counts a call of iptables-restore that failed; partial says that it was to write a
-// difference. Other modes ignore it.
-func (m *Metrics) RestoreFailed(f proxy.Family, partial bool) {
-	if m.iptables == nil {
-		return
-	}
-	m.iptables.failed.WithLabelValues(f.String()).Inc()
-	if partial {
-		m.iptables.failedPartial.WithLabelValues(f.String()).Inc()
-	}
-}
-
-// RestoreBytes counts what was given to iptables-restore. Other modes ignore it.
-func (m *Metrics) RestoreBytes(f proxy.Family, n int) {
-	if m.iptables != nil {
-		m.iptables.bytes.WithLabelValues(f.String()).Add(float64(n))
-	}
-}
-
-// packets registers a counter that the kernel keeps, if there is one.
-func (f factory) packets(name, help string, read func() (uint64, bool)) {
-	if read != nil {
-		f.registry.MustRegister(&packetCounter{prometheus.NewDesc(name, help, nil, nil), read})
-	}
-}
-
-// packetCounter reads the kernel whenever metrics are read.
-type packetCounter struct {
-	desc *prometheus.Desc
-	read func() (uint64, bool)
-}
-
-// Describe implements prometheus.Collector.
-func (c *packetCounter) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
-
-// Collect implements prometheus.Collector.
-func (c *packetCounter) Collect(ch chan<- prometheus.Metric) {
-	if n, ok := c.read(); ok {
-		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.CounterValue, float64(n))
+// restored counts the calls of iptables-restore of one attempt. Until the first they are 0, not absent, so
+// that an alert on their growth sees it.
+func (m *iptablesMetrics) restored(family string, r proxy.Report) {
+	m.bytes.WithLabelValues(family).Add(float64(r.Bytes))
+	m.failed.WithLabelValues(family).Add(float64(r.Refusals))
+	partial := m.failedPartial.WithLabelValues(family)
+	if !r.Full {
+		partial.Add(float64(r.Refusals))
 	}
 }

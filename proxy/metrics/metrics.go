@@ -20,11 +20,6 @@ type Config struct {
 	// Changes reads the state of the tracker whenever metrics are read.
 	Changes func() Changes
 
-	// InvalidDropped, when not nil, reads how many packets in the state INVALID the rules of
-	// mode iptables have dropped; LocalhostAccepted how many they have accepted for NodePorts on
-	// loopback. False is unknown and leaves the metric out.
-	InvalidDropped, LocalhostAccepted func() (packets uint64, ok bool)
-
 	Build Build
 }
 
@@ -114,7 +109,7 @@ func New(cfg Config) *Metrics {
 	switch cfg.Mode {
 	case "iptables":
 		m.phases(f)
-		m.iptables = newIPTables(f, cfg)
+		m.iptables = newIPTables(f)
 	case "nftables":
 		m.phases(f)
 	}
@@ -186,6 +181,9 @@ func (m *Metrics) Failed(s Sync) {
 // observe counts the time of an attempt.
 func (m *Metrics) observe(s Sync) {
 	family, seconds := s.Family.String(), s.Took.Seconds()
+	if m.iptables != nil {
+		m.iptables.restored(family, s.Report)
+	}
 	m.sync.WithLabelValues(family).Observe(seconds)
 	switch {
 	case m.full == nil: // the mode has no such phases

@@ -76,7 +76,7 @@ func TestSyncsAreTimedByPhaseAndFamily(t *testing.T) {
 		`sluice_sync_failures_total{ip_family="IPv4"}`:                                            "1",
 		`sluice_sync_failures_total{ip_family="IPv6"}`:                                            "1",
 		`kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv6"}`:                     "absent",
-		`kubeproxy_sync_proxy_rules_iptables_restore_failures_total{ip_family="IPv4"}`:            "absent",
+		`kubeproxy_sync_proxy_rules_iptables_restore_failures_total{ip_family="IPv4"}`:            "0",
 		`kubeproxy_sync_partial_proxy_rules_duration_seconds_bucket{ip_family="IPv4",le="0.004"}`: "1",
 	})
 }
@@ -149,8 +149,6 @@ func TestChangesAreReadWhenAskedForAndCountOnce(t *testing.T) {
 }
 
 func TestOnlyMetricsOfTheActiveModeExist(t *testing.T) {
-	unknown := func() (uint64, bool) { return 0, false }
-	known := func() (uint64, bool) { return 5, true }
 	const (
 		rules   = `kubeproxy_sync_proxy_rules_iptables_total{ip_family="IPv4",table="nat"}`
 		written = `kubeproxy_sync_proxy_rules_iptables_last{ip_family="IPv4",table="nat"}`
@@ -158,21 +156,16 @@ func TestOnlyMetricsOfTheActiveModeExist(t *testing.T) {
 		partial = `kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total{ip_family="IPv4"}`
 		bytes   = `sluice_iptables_restore_bytes_total{ip_family="IPv4"}`
 		phase   = `kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family="IPv4"}`
-		invalid = `kubeproxy_iptables_ct_state_invalid_dropped_packets_total`
-		local   = `kubeproxy_iptables_localhost_nodeports_accepted_packets_total`
 	)
 	for mode, want := range map[string]map[string]string{
-		"iptables": {rules: "10", written: "2", failed: "2", partial: "1", bytes: "100", phase: "1", invalid: "5", local: "absent"},
-		"nftables": {rules: "absent", written: "absent", failed: "absent", partial: "absent", bytes: "absent", phase: "1", invalid: "absent", local: "absent"},
-		"ipvs":     {rules: "absent", written: "absent", failed: "absent", partial: "absent", bytes: "absent", phase: "absent", invalid: "absent", local: "absent"},
+		"iptables": {rules: "10", written: "2", failed: "2", partial: "1", bytes: "100", phase: "1"},
+		"nftables": {rules: "absent", written: "absent", failed: "absent", partial: "absent", bytes: "absent", phase: "1"},
+		"ipvs":     {rules: "absent", written: "absent", failed: "absent", partial: "absent", bytes: "absent", phase: "absent"},
 	} {
 		t.Run(mode, func(t *testing.T) {
-			m := New(Config{Mode: mode, Changes: noChanges, InvalidDropped: known, LocalhostAccepted: unknown})
-			m.Applied(Sync{Family: proxy.IPv4, Report: proxy.Report{Full: true, Tables: []proxy.TableCount{{Table: "nat", Objects: 10, Writes: 2}}}}, empty(proxy.IPv4))
-			m.RestoreFailed(proxy.IPv4, false)
-			m.RestoreFailed(proxy.IPv4, true)
-			m.RestoreBytes(proxy.IPv4, 60)
-			m.RestoreBytes(proxy.IPv4, 40)
+			m := New(Config{Mode: mode, Changes: noChanges})
+			m.Applied(Sync{Family: proxy.IPv4, Report: proxy.Report{Full: true, Bytes: 60, Refusals: 1, Tables: []proxy.TableCount{{Table: "nat", Objects: 10, Writes: 2}}}}, empty(proxy.IPv4))
+			m.Failed(Sync{Family: proxy.IPv4, Report: proxy.Report{Bytes: 40, Refusals: 1}})
 			expect(t, m, want)
 		})
 	}

@@ -1,0 +1,26 @@
+package iptables
+
+import (
+	"context"
+
+	"github.com/sluice-proxy/sluice/iptables/xtables"
+)
+
+// tally counts what is restored.
+type tally struct {
+	xtables.Interface
+	bytes, refusals int
+}
+
+// Restore implements xtables.Interface.
+func (t *tally) Restore(ctx context.Context, input []byte) error {
+	t.bytes += len(input)
+	err := t.Interface.Restore(ctx, input)
+	if err != nil {
+		t.refusals++
+	}
+	return err
+}
+
+// reset begins to count anew.
+func (t *tally) reset() { t.bytes, t.refusals = 0, 0 }
