@@ -179,6 +179,11 @@ func (o *Options) podDetector(c *checker) nodeinfo.PodDetector {
 	if len(d.ClusterCIDRs) > 2 || len(d.ClusterCIDRs) == 2 && d.ClusterCIDRs[0].Addr().Is4() == d.ClusterCIDRs[1].Addr().Is4() {
 		c.add("cluster-cidr", "%s is not one CIDR, nor one of each IP family", strings.Join(o.ClusterCIDR, ","))
 	}
+	for _, p := range d.ClusterCIDRs {
+		if p.Bits() == 0 {
+			c.add("cluster-cidr", "%v would take everybody for a pod", p)
+		}
+	}
 	switch d.Mode {
 	case "", nodeinfo.ClusterCIDR:
 		d.Mode = nodeinfo.ClusterCIDR

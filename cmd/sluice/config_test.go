@@ -121,6 +121,7 @@ func TestEveryMistakeIsReported(t *testing.T) {
 		"oom":               {[]string{"--oom-score-adj=-1001"}, []string{"--oom-score-adj"}},
 		"cluster CIDR":      {[]string{"--cluster-cidr=10.0.0.0,x"}, []string{`--cluster-cidr: "10.0.0.0" is not a CIDR`, `--cluster-cidr: "x" is not a CIDR`}},
 		"CIDRs, one family": {[]string{"--cluster-cidr=10.0.0.0/8,11.0.0.0/8"}, []string{"--cluster-cidr: 10.0.0.0/8,11.0.0.0/8 is not one CIDR"}},
+		"everything a pod":  {[]string{"--cluster-cidr=0.0.0.0/0"}, []string{"--cluster-cidr: 0.0.0.0/0 would take everybody for a pod"}},
 		"three CIDRs":       {[]string{"--cluster-cidr=10.0.0.0/8,fd00::/48,fd01::/48"}, []string{"--cluster-cidr"}},
 		"detect mode":       {[]string{"--detect-local-mode=Magic"}, []string{`--detect-local-mode: "Magic" is none of [ClusterCIDR NodeCIDR BridgeInterface InterfaceNamePrefix]`}},
 		"no bridge":         {[]string{"--detect-local-mode=BridgeInterface"}, []string{"--pod-bridge-interface: is required"}},
