@@ -17,21 +17,24 @@ const (
 )
 
 // timeChanges makes changes one by one and times each.
-func (t *trial) timeChanges(ctx context.Context, r *result) error {
-	return paced(ctx, t.cfg.Changes, t.cfg.Pause, func() error {
-		ch := t.cluster.nextChange()
-		begin := time.Now()
-		wrote, err := t.cluster.write(ctx, ch)
-		if err != nil {
-			return err
-		}
-		if err := t.arrives(ctx, ch); err != nil {
-			return err
-		}
-		r.changes = append(r.changes, time.Since(begin))
-		r.writes = append(r.writes, wrote)
-		return nil
+func (t *trial) timeChanges(ctx context.Context, r *result) (err error) {
+	r.changesCPU, err = t.spent(ctx, func() error {
+		return paced(ctx, t.cfg.Changes, t.cfg.Pause, func() error {
+			ch := t.cluster.nextChange()
+			begin := time.Now()
+			wrote, err := t.cluster.write(ctx, ch)
+			if err != nil {
+				return err
+			}
+			if err := t.arrives(ctx, ch); err != nil {
+				return err
+			}
+			r.changes = append(r.changes, time.Since(begin))
+			r.writes = append(r.writes, wrote)
+			return nil
+		})
 	})
+	return err
 }
 
 // arrives waits until a new endpoint gets traffic.
@@ -41,34 +44,41 @@ func (t *trial) arrives(ctx context.Context, ch change) error {
 	})
 }
 
-// series makes n changes, so many a second, and says how much CPU time the proxy and its children took.
+// series makes n changes, so many a second, and says how much CPU time they took.
 func (t *trial) series(ctx context.Context, n int, rate float64) (time.Duration, error) {
+	return t.spent(ctx, func() error {
+		var last change
+		group, writing := errgroup.WithContext(ctx)
+		group.SetLimit(workers)
+		err := paced(writing, n, time.Duration(float64(time.Second)/rate), func() error {
+			ch := t.cluster.nextChange()
+			last = ch
+			group.Go(func() error {
+				_, err := t.cluster.write(writing, ch)
+				return err
+			})
+			return nil
+		})
+		if failed := group.Wait(); failed != nil {
+			return failed // which is why it was not paced to the end
+		}
+		if err != nil {
+			return err
+		}
+		return t.arrives(ctx, last)
+	})
+}
+
+// spent is the CPU time of the proxy and its children while something is done, and until they are calm.
+func (t *trial) spent(ctx context.Context, do func() error) (time.Duration, error) {
 	before, err := cpu(t.proxy.PID())
 	if err != nil {
 		return 0, err
 	}
-	var last change
-	group, writing := errgroup.WithContext(ctx)
-	group.SetLimit(workers)
-	err = paced(writing, n, time.Duration(float64(time.Second)/rate), func() error {
-		ch := t.cluster.nextChange()
-		last = ch
-		group.Go(func() error {
-			_, err := t.cluster.write(writing, ch)
-			return err
-		})
-		return nil
-	})
-	if failed := group.Wait(); failed != nil {
-		err = failed
+	if err := do(); err != nil {
+		return 0, err
 	}
-	if err == nil {
-		err = t.arrives(ctx, last)
-	}
-	if err == nil {
-		err = t.calm(ctx)
-	}
-	if err != nil {
+	if err := t.calm(ctx); err != nil {
 		return 0, err
 	}
 	after, err := cpu(t.proxy.PID())
@@ -79,11 +89,13 @@ func (t *trial) series(ctx context.Context, n int, rate float64) (time.Duration,
 func paced(ctx context.Context, n int, pause time.Duration, do func() error) error {
 	tick := time.NewTicker(pause)
 	defer tick.Stop()
-	for range n {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return context.Cause(ctx)
+	for i := range n {
+		if i > 0 {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
 		}
 		if err := do(); err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,8 +31,21 @@ const (
 	numTargets
 )
 
-// connects holds how long connect() took, by target.
-type connects [numTargets][]time.Duration
+// connects holds how long connect() took, by target and round.
+type connects [numTargets][][]time.Duration
+
+// all are the samples of all rounds.
+func (c connects) all(target int) []time.Duration { return slices.Concat(c[target]...) }
+
+// excess is how much longer the way to a target takes than to another: the median of the rounds' ratios of
+// medians. What else the machine does changes all figures from round to round, but hardly within one.
+func (c connects) excess(target, base int) float64 {
+	var ratios []float64
+	for round := range c[target] {
+		ratios = append(ratios, ratio(float64(p50(c[target][round])), float64(p50(c[base][round]))))
+	}
+	return median(ratios)
+}
 
 // target is where to connect to, and from which host.
 type target struct {
@@ -40,6 +54,7 @@ type target struct {
 }
 
 // timeConnects connects to all targets n times, in turns, so that what happens to the machine happens to all.
+// Each round begins with another target: what one leaves behind hits all of them alike.
 func timeConnects(ctx context.Context, targets [numTargets]target, n int) (connects, error) {
 	var c connects
 	for i, t := range targets {
@@ -47,16 +62,17 @@ func timeConnects(ctx context.Context, targets [numTargets]target, n int) (conne
 			return c, fmt.Errorf("target %d, %v: %v", i, t.to, o)
 		}
 	}
-	for len(c[numTargets-1]) < n {
+	for round := range (n + burst - 1) / burst {
 		if ctx.Err() != nil {
 			return c, context.Cause(ctx)
 		}
-		for i, t := range targets {
-			took, err := t.connect(burst)
+		for turn := range targets {
+			i := (round + turn) % numTargets
+			took, err := targets[i].connect(burst)
 			if err != nil {
 				return c, err
 			}
-			c[i] = append(c[i], took...)
+			c[i] = append(c[i], took)
 		}
 	}
 	return c, nil

@@ -64,7 +64,7 @@ func parseFlags(args []string) (config, error) {
 	fs.Float64Var(&c.BatchRate, "batch-rate", 10, "how many of them a second")
 	fs.DurationVar(&c.Churn, "churn", time.Minute, "how long the churn lasts")
 	fs.Float64Var(&c.ChurnRate, "churn-rate", 20, "changes a second in the churn")
-	fs.IntVar(&c.Connects, "connects", 5000, "connections to each target")
+	fs.IntVar(&c.Connects, "connects", 4000, "connections to each target")
 	if err := fs.Parse(args); err != nil {
 		return config{}, err
 	}

@@ -21,10 +21,10 @@ func (c config) method() string {
 			"A connection is tried each millisecond; half of them go to the other endpoint. %d changes, each of another Service, %v apart, so that the p99 is the slowest.",
 			c.Changes, c.Pause),
 		fmt.Sprintf("CPU: user and system time of the proxy and its children (`/proc/PID/stat`), until 1.5 s pass with less than 5 %% of a CPU: "+
-			"of %d changes, %v a second; and of %v changes a second for %v.", c.Batch, c.BatchRate, c.ChurnRate, c.Churn),
+			"of the changes above; of %d, %v a second; and of %v a second for %v.", c.Batch, c.BatchRate, c.ChurnRate, c.Churn),
 		"Memory: VmHWM of the proxy after all that; of its children the greatest VmHWM seen when looking every 20 ms.",
 		fmt.Sprintf("connect(): %s blocking calls from the pod to each target, after the proxy has ended and left its rules, in turns of %d with the base line: "+
-			"a second node, alike, with connection tracking and a single DNAT rule. First and last are meant by the order of rules: "+
+			"a second node, alike, with connection tracking and a single DNAT rule. The ratio is the median of the turns' ratios of medians. First and last are meant by the order of rules: "+
 			"for kube-proxy that of KUBE-SERVICES, for Sluice that of addresses.", thousands(c.Connects), burst),
 	}
 	return "- " + strings.Join(lines, "\n- ") + "\n"

@@ -41,9 +41,10 @@ func metrics(cfg config) []metric {
 			map[string]float64{"nft": 1.0 / 5, "legacy": 1.0 / 2}},
 		{"one change, p99", milliseconds(func(r result) time.Duration { return p99(r.changes) }), "ms", nil},
 		{"of that the API write, p50", milliseconds(func(r result) time.Duration { return p50(r.writes) }), "ms", nil},
-		{fmt.Sprintf("CPU of %d changes", cfg.Batch), seconds(func(r result) time.Duration { return r.batchCPU }), "s",
+		{fmt.Sprintf("CPU of %d changes %v apart", cfg.Changes, cfg.Pause), seconds(func(r result) time.Duration { return r.changesCPU }), "s", nil},
+		{fmt.Sprintf("CPU of %d changes, %v/s", cfg.Batch, cfg.BatchRate), seconds(func(r result) time.Duration { return r.batchCPU }), "s",
 			map[string]float64{"nft": 1.0 / 10, "legacy": 1.0 / 2}},
-		{fmt.Sprintf("CPU of a churn of %v", cfg.Churn), seconds(func(r result) time.Duration { return r.churnCPU }), "s", both(1.0 / 5)},
+		{fmt.Sprintf("CPU of a churn of %v at %v/s", cfg.Churn, cfg.ChurnRate), seconds(func(r result) time.Duration { return r.churnCPU }), "s", both(1.0 / 5)},
 		{"peak memory of the proxy", mebibytes(func(r result) int64 { return r.peak }), "MiB", both(0.6)},
 		{"peak memory of its greatest child", mebibytes(func(r result) int64 { return r.childPeak }), "MiB", nil},
 	}
@@ -94,17 +95,12 @@ func judge(cfg config, pairs []pair) []verdict {
 		}
 		for _, path := range paths {
 			if path.goal > 0 {
-				v.what, v.got, v.limit = "connect, "+path.name+", p50 ÷ base line's", path.excess(p.sluice.connects), path.goal
+				v.what, v.got, v.limit = "connect, "+path.name+" ÷ base line's", p.sluice.connects.excess(path.target, path.base), path.goal
 				all = append(all, v)
 			}
 		}
 	}
 	return append(all, judgeGrowth(pairs)...)
-}
-
-// excess is the median of the path, that of the base line being 1.
-func (p path) excess(c connects) float64 {
-	return ratio(p50(c[p.target]).Seconds(), p50(c[p.base]).Seconds())
 }
 
 // judgeGrowth compares, for each backend, the most services with the fewest. Sizes ascend.

@@ -77,13 +77,13 @@ func (r report) comparison(w io.Writer, p pair) {
 		k, s := m.of(p.kubeProxy), m.of(p.sluice)
 		fmt.Fprintf(w, "| %s | %s %s | %s %s | %s |\n", m.name, figure(k), m.unit, figure(s), m.unit, figure(ratio(s, k)))
 	}
-	fmt.Fprint(w, "\n| connect() in µs: p50 / p99 | kube-proxy | its base line | p50 ratio | Sluice | its base line | p50 ratio |\n"+
+	fmt.Fprint(w, "\n| connect() in µs: p50 / p99 | kube-proxy | its base line | ratio | Sluice | its base line | ratio |\n"+
 		"|---|---:|---:|---:|---:|---:|---:|\n")
 	for _, path := range paths {
 		k, s := p.kubeProxy.connects, p.sluice.connects
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s |\n", path.name,
-			spread(k[path.target]), spread(k[path.base]), figure(path.excess(k)),
-			spread(s[path.target]), spread(s[path.base]), figure(path.excess(s)))
+			spread(k.all(path.target)), spread(k.all(path.base)), figure(k.excess(path.target, path.base)),
+			spread(s.all(path.target)), spread(s.all(path.base)), figure(s.excess(path.target, path.base)))
 	}
 }
 

@@ -28,13 +28,14 @@ func made(proxy, backend string, services int, unit time.Duration) result {
 		proxy: proxy, backend: backend, services: services,
 		served: 10 * unit, refused: 11 * unit, startCPU: 5 * unit,
 		changes: repeat(2*unit, 20), writes: repeat(5*time.Millisecond, 20),
-		batchCPU: 20 * unit, churnCPU: 40 * unit,
+		changesCPU: 3 * unit, batchCPU: 20 * unit, churnCPU: 40 * unit,
 		peak: int64(unit / 10), childPeak: int64(unit / 20),
 	}
 	for target := range r.connects {
-		r.connects[target] = append(repeat(20*time.Microsecond, 98), time.Millisecond, time.Millisecond)
+		r.connects[target] = [][]time.Duration{repeat(20*time.Microsecond, 98), repeat(time.Millisecond, 2), repeat(20*time.Microsecond, 1)}
 	}
-	r.connects[viaLast] = repeat(time.Duration(services)*25*time.Nanosecond, 100)
+	last := repeat(time.Duration(services)*25*time.Nanosecond, 50)
+	r.connects[viaLast] = [][]time.Duration{last, repeat(time.Hour, 1), last}
 	return r
 }
 
@@ -92,6 +93,19 @@ func TestSummaryTellsMissedGoals(t *testing.T) {
 	// Through the last of 10,000 services a connection takes 250 µs, of 1,000 25 µs, and 20 µs without one.
 	if missed != 1 || !strings.Contains(got, "14 of 15 goals met") {
 		t.Errorf("want one of 15 goals missed:\n%s", got)
+	}
+}
+
+func TestExcessIsTakenRoundByRound(t *testing.T) {
+	var c connects
+	// The machine slows down four times after the first of three rounds; one round is spoiled.
+	c[toPod] = [][]time.Duration{repeat(15, 3), repeat(60, 1), repeat(9000, 5)}
+	c[basePod] = [][]time.Duration{repeat(10, 3), repeat(40, 9), repeat(40, 1)}
+	if got := c.excess(toPod, basePod); got != 1.5 {
+		t.Errorf("got %v, want 1.5", got)
+	}
+	if got := (connects{}).excess(toPod, basePod); !math.IsNaN(got) {
+		t.Errorf("got %v without samples, want not a number", got)
 	}
 }
 

@@ -89,9 +89,9 @@ func (b *bench) trial(ctx context.Context, c contender, backend string, base *no
 	if r, err = t.run(ctx, dir); err != nil {
 		return r, err
 	}
-	b.say("    start %.2f s, change p50 %.0f ms, CPU of changes %.2f s, of churn %.2f s, memory %.0f MiB, connect last p50 %.1f µs (base line %.1f)",
+	b.say("    start %.2f s, change p50 %.0f ms, CPU of changes %.2f s, of churn %.2f s, memory %.0f MiB, connect last ÷ base line %.2f",
 		r.served.Seconds(), p50(r.changes).Seconds()*1e3, r.batchCPU.Seconds(), r.churnCPU.Seconds(), float64(r.peak)/(1<<20),
-		p50(r.connects[viaLast]).Seconds()*1e6, p50(r.connects[basePath]).Seconds()*1e6)
+		r.connects.excess(viaLast, basePath))
 	return r, nil
 }
 

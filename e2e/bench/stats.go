@@ -19,6 +19,14 @@ func quantile(samples []time.Duration, q float64) time.Duration {
 func p50(samples []time.Duration) time.Duration { return quantile(samples, 0.50) }
 func p99(samples []time.Duration) time.Duration { return quantile(samples, 0.99) }
 
+// median is the lower one of those in the middle; not a number without samples.
+func median(samples []float64) float64 {
+	if len(samples) == 0 {
+		return math.NaN()
+	}
+	return slices.Sorted(slices.Values(samples))[(len(samples)-1)/2]
+}
+
 // ratio is a ÷ b, not a number if b is 0.
 func ratio(a, b float64) float64 {
 	if b == 0 {

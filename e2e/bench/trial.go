@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,10 +50,11 @@ type result struct {
 	refused  time.Duration // and until those without endpoints refuse
 	startCPU time.Duration
 
-	changes  []time.Duration // from the API write until the new endpoint gets traffic
-	writes   []time.Duration // what the API server needed of that
-	batchCPU time.Duration
-	churnCPU time.Duration
+	changes    []time.Duration // from the API write until the new endpoint gets traffic
+	writes     []time.Duration // what the API server needed of that
+	changesCPU time.Duration
+	batchCPU   time.Duration
+	churnCPU   time.Duration
 
 	peak      int64 // memory of the proxy, in bytes
 	childPeak int64 // the most demanding child's
@@ -184,12 +186,14 @@ func (t *trial) await(ctx context.Context, to netip.AddrPort, pace time.Duration
 		select {
 		case <-tick.C:
 		case <-t.proxy.Done():
-			return fmt.Errorf("%s has ended: %v", t.contender.name, t.proxy.Err())
+			return fmt.Errorf("%s has ended: %w", t.contender.name, cmp.Or(t.proxy.Err(), errEnded))
 		case <-ctx.Done():
 			return fmt.Errorf("%v: %v (%w)", to, o, context.Cause(ctx))
 		}
 	}
 }
+
+var errEnded = errors.New("exit code 0")
 
 // stop ends the proxy, which leaves its rules. How it takes a signal is its own affair.
 func (t *trial) stop() { _ = t.proxy.Stop() }
