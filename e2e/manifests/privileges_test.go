@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
@@ -231,4 +233,29 @@ func TestMainContainerStartsAfterOthersTunedTheKernel(t *testing.T) {
 	}
 	n.main().start(t, n.Node).awaitReady(t)
 	n.wantServed(t, n.Pods[1])
+}
+
+func TestCleanupRemovesEverythingWithThePrivilegesThatItHas(t *testing.T) {
+	var daemonSet appsv1.DaemonSet
+	if err := yaml.UnmarshalStrict(documents(t, cleanup)[0], &daemonSet); err != nil {
+		t.Fatal(err)
+	}
+	for backend := range needs {
+		t.Run(backend, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, backend)
+			n.publish(t, n.Pods[1])
+			n.init().start(t, n.Node).succeeds(t)
+			sluice := n.main().start(t, n.Node)
+			sluice.awaitReady(t)
+			sluice.Kill()
+			if !strings.Contains(n.rules(t), "SLUICE-") {
+				t.Fatal("no rules to clean up")
+			}
+			container{spec: daemonSet.Spec.Template.Spec.InitContainers[0]}.start(t, n.Node).succeeds(t)
+			if rules := n.rules(t); strings.Contains(rules, "SLUICE-") {
+				t.Errorf("clean-up left:\n%s", rules)
+			}
+		})
+	}
 }

@@ -1,0 +1,223 @@
+package manifests
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+
+	"github.com/sluice-proxy/sluice/e2e/cluster/controlplane"
+	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
+)
+
+const (
+	serviceAccount   = "sluice"
+	accountNamespace = "kube-system"
+)
+
+// world is a cluster with one node.
+type world struct {
+	*lab.Lab
+	shipped
+	plane   *controlplane.ControlPlane
+	api     kubernetes.Interface
+	dynamic dynamic.Interface
+	audit   string // the API server's audit log
+}
+
+// newWorld makes a cluster in which nothing is installed.
+func newWorld(t *testing.T) *world {
+	w := &world{Lab: lab.Start(t, lab.Config{}), shipped: loadShipped(t)}
+	w.startPlane(t)
+	if _, err := w.api.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "namespace "+accountNamespace+" exists", func() error {
+		_, err := w.api.CoreV1().Namespaces().Get(t.Context(), accountNamespace, metav1.GetOptions{})
+		return err
+	})
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}, Status: corev1.NodeStatus{
+		Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: lab.NodeIP.String()}},
+	}}
+	if _, err := w.api.CoreV1().Nodes().UpdateStatus(t.Context(), node, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// auditPolicy lets the API server note what Sluice asks for, once it is known whether it may.
+var auditPolicy = fmt.Sprintf(`apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- {level: Metadata, users: ["system:serviceaccount:%s:%s"]}
+- {level: None}
+`, accountNamespace, serviceAccount)
+
+// startPlane runs the control plane on the remote node.
+func (w *world) startPlane(t *testing.T) {
+	dir := t.TempDir()
+	policy := filepath.Join(dir, "audit-policy.yaml")
+	if err := os.WriteFile(policy, []byte(auditPolicy), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.audit = filepath.Join(dir, "audit.log")
+	var err error
+	w.plane, err = controlplane.Start(t.Context(), controlplane.Config{
+		Dir:          dir,
+		Namespace:    w.Remote.Namespace,
+		Addr:         w.Remote.Addr(proxy.IPv4),
+		ServiceCIDRs: []netip.Prefix{lab.ServiceCIDR},
+		APIServer:    apiserverBinary,
+		Args:         []string{"--allow-privileged", "--audit-policy-file", policy, "--audit-log-path", w.audit},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := w.plane.Stop(); err != nil {
+			t.Errorf("stop control plane: %v", err)
+		}
+	})
+	config := w.plane.RESTConfig()
+	config.WarningHandler = rest.NoWarnings{}
+	if w.api, err = kubernetes.NewForConfig(config); err != nil {
+		t.Fatal(err)
+	}
+	if w.dynamic, err = dynamic.NewForConfig(config); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// create creates an object as kubectl does, which says no to fields that do not exist.
+func (w *world) create(ctx context.Context, o *unstructured.Unstructured, dryRun ...string) error {
+	groups, err := restmapper.GetAPIGroupResources(w.api.Discovery())
+	if err != nil {
+		return err
+	}
+	kind := o.GroupVersionKind()
+	mapping, err := restmapper.NewDiscoveryRESTMapper(groups).RESTMapping(kind.GroupKind(), kind.Version)
+	if err != nil {
+		return err
+	}
+	_, err = w.dynamic.Resource(mapping.Resource).Namespace(o.GetNamespace()).
+		Create(ctx, o, metav1.CreateOptions{DryRun: dryRun, FieldValidation: metav1.FieldValidationStrict})
+	return err
+}
+
+// install creates what manifests/ installs.
+func (w *world) install(t *testing.T) {
+	t.Helper()
+	for _, file := range installed {
+		for _, document := range documents(t, file) {
+			if err := w.create(t.Context(), object(t, document)); err != nil {
+				t.Fatalf("%s: %v", file, err)
+			}
+		}
+	}
+}
+
+// placeholder is what an operator replaces in the ConfigMap.
+const placeholder = "https://API-SERVER:6443"
+
+// main is the main container, with the ConfigMap and the service account's token in their places. The operator has named
+// server as the address of the API server.
+func (w *world) main(t *testing.T, server string) container {
+	t.Helper()
+	dir := t.TempDir()
+	kubeconfig := w.config.Data["kubeconfig"]
+	if strings.Count(kubeconfig, placeholder) != 1 {
+		t.Fatalf("the kubeconfig has no %s:\n%s", placeholder, kubeconfig)
+	}
+	files := map[string][]byte{
+		"kubeconfig": []byte(strings.NewReplacer(placeholder, server, "/var/run/secrets/kubernetes.io/serviceaccount", dir).Replace(kubeconfig)),
+		"ca.crt":     w.plane.RESTConfig().CAData,
+		"token":      w.token(t),
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return container{
+		spec: w.daemonSet.Spec.Template.Spec.Containers[0],
+		env:  map[string]string{"NODE_NAME": nodeName, "CLUSTER_CIDR": lab.ClusterCIDR.String()},
+		dir:  dir,
+	}
+}
+
+func (w *world) token(t *testing.T) []byte {
+	t.Helper()
+	request, err := w.api.CoreV1().ServiceAccounts(accountNamespace).
+		CreateToken(t.Context(), w.daemonSet.Spec.Template.Spec.ServiceAccountName, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []byte(request.Status.Token)
+}
+
+// init is the init container.
+func (w *world) init() container {
+	return container{
+		spec: w.daemonSet.Spec.Template.Spec.InitContainers[0],
+		env:  map[string]string{"NODE_NAME": nodeName},
+		args: []string{"--conntrack-max-per-core=0"},
+	}
+}
+
+// server is the address at which the API server can be reached without Services.
+func (w *world) server() string { return w.plane.RESTConfig().Host }
+
+// request is a line of the audit log.
+type request struct {
+	Verb      string
+	ObjectRef *struct{ APIGroup, Resource string }
+
+	ResponseStatus struct{ Code int }
+}
+
+// right is what a ClusterRole must allow for the request.
+func (r request) right() string {
+	if r.ObjectRef == nil {
+		return r.Verb
+	}
+	return r.Verb + " " + r.ObjectRef.APIGroup + "/" + r.ObjectRef.Resource
+}
+
+// answered are the requests of Sluice until now; with a verb, those of that verb.
+func (w *world) answered(t *testing.T, verb string) []request {
+	t.Helper()
+	text, err := os.ReadFile(w.audit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []request
+	for line := range bytes.Lines(text) {
+		if !bytes.HasSuffix(line, []byte("\n")) {
+			break // it is being written
+		}
+		var r request
+		if err := json.Unmarshal(line, &r); err != nil {
+			t.Fatalf("audit log: %v: %s", err, line)
+		}
+		if verb == "" || r.Verb == verb {
+			all = append(all, r)
+		}
+	}
+	return all
+}
