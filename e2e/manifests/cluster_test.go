@@ -106,9 +106,7 @@ func nothingStartsUnconfigured(t *testing.T, w *world) {
 	if r.passes(r.spec.ReadinessProbe) == nil {
 		t.Error("ready without an API server")
 	}
-	if err := r.Stop(); err != nil {
-		t.Errorf("sluice did not end well after SIGTERM: %v", err)
-	}
+	r.stop(t)
 }
 
 func clusterIPIsAClearError(t *testing.T, w *world) {
@@ -131,9 +129,7 @@ func realAddressServes(t *testing.T, w *world) {
 	w.wantAPIServer(t, w.Node)
 	w.wantAPIServer(t, w.Pods[0])
 	r.wantNoComplaints(t)
-	if err := r.Stop(); err != nil {
-		t.Errorf("sluice did not end well after SIGTERM: %v", err)
-	}
+	r.stop(t)
 	w.wantAPIServer(t, w.Node)
 }
 
@@ -164,9 +160,7 @@ func clusterIPWorks(t *testing.T, w *world) {
 	if text := r.log(t); !strings.Contains(text, "works only as long as somebody serves it") {
 		t.Errorf("no warning in:\n%s", text)
 	}
-	if err := r.Stop(); err != nil {
-		t.Errorf("sluice did not end well after SIGTERM: %v", err)
-	}
+	r.stop(t)
 }
 
 // clusterRoleIsUsed lets Sluice do everything that it ever asks the API server for: watch, list where watches cannot
@@ -179,9 +173,7 @@ func clusterRoleIsUsed(t *testing.T, w *world) {
 		r.awaitReady(t)
 		w.conflictTwice(t)
 		r.wantNoComplaints(t)
-		if err := r.Stop(); err != nil {
-			t.Errorf("sluice did not end well after SIGTERM: %v", err)
-		}
+		r.stop(t)
 	}
 	var used, granted []string
 	for _, r := range w.answered(t, "") {

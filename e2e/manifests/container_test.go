@@ -2,6 +2,7 @@ package manifests
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -43,12 +44,19 @@ if ( : > /proc/sys/net/ipv4/ip_forward ) 2>/dev/null; then echo "/proc/sys is no
 shift
 exec "$@"`
 
-// container is a container of the DaemonSet that runs, as far as Sluice can tell, as kubelet would run it.
+// container runs, as far as its program can tell, as kubelet would run it.
 type container struct {
-	spec corev1.Container
-	env  map[string]string // what kubelet resolves the variables of spec to, and more variables
-	args []string          // after those of spec
-	dir  string            // where the ConfigMap is mounted
+	spec    corev1.Container
+	program string            // empty is Sluice
+	env     map[string]string // what kubelet resolves the variables of spec to, and more variables
+	args    []string          // after those of spec
+	dir     string            // where the ConfigMap is mounted
+}
+
+// with is the container with more arguments.
+func (c container) with(args ...string) container {
+	c.args = append(slices.Clone(c.args), args...)
+	return c
 }
 
 // command is the program with its arguments.
@@ -68,14 +76,14 @@ func (c container) command(t *testing.T) []string {
 	for name, value := range c.env {
 		command = append(command, name+"="+value)
 	}
-	command = append(command, sluiceBinary)
+	command = append(command, cmp.Or(c.program, sluiceBinary))
 	for _, arg := range append(slices.Clone(c.spec.Args), c.args...) {
 		command = append(command, expand.Replace(arg))
 	}
 	if i := slices.IndexFunc(command, func(arg string) bool { return strings.Contains(arg, "$(") }); i >= 0 {
 		t.Fatalf("nothing says what %q of container %s stands for", command[i], c.spec.Name)
 	}
-	if *c.spec.SecurityContext.ReadOnlyRootFilesystem && c.spec.SecurityContext.Privileged == nil {
+	if c.spec.SecurityContext.Privileged == nil && *c.spec.SecurityContext.ReadOnlyRootFilesystem {
 		command = append([]string{"unshare", "--mount", "--propagation", "private", "sh", "-c", confine, "sh", t.TempDir()}, c.confined(t, command)...)
 	}
 	return command
@@ -133,7 +141,7 @@ func (r *running) log(t *testing.T) string {
 		t.Error(err)
 	}
 	if bytes.Contains(text, []byte("DATA RACE")) {
-		t.Error("sluice has a data race, see its log")
+		t.Errorf("container %s has a data race, see its log", r.spec.Name)
 	}
 	return string(text)
 }
@@ -148,13 +156,21 @@ func (r *running) wantNoComplaints(t *testing.T) {
 	}
 }
 
+// stop ends the container as kubelet does.
+func (r *running) stop(t *testing.T) {
+	t.Helper()
+	if err := r.Stop(); err != nil {
+		t.Errorf("container %s did not end well after SIGTERM: %v", r.spec.Name, err)
+	}
+}
+
 // ends waits until the container has ended and gives what it said.
 func (r *running) ends(t *testing.T) string {
 	t.Helper()
 	select {
 	case <-r.Done():
 	case <-time.After(patience):
-		t.Fatalf("sluice did not end after %v", patience)
+		t.Fatalf("container %s did not end after %v", r.spec.Name, patience)
 	}
 	return r.log(t)
 }
@@ -184,7 +200,7 @@ func (r *running) awaitReady(t *testing.T) {
 		eventually(t, "GET "+p.HTTPGet.Path, func() error {
 			select {
 			case <-r.Done():
-				return fmt.Errorf("sluice ended: %w", r.Err())
+				return fmt.Errorf("container %s ended: %w", r.spec.Name, r.Err())
 			default:
 			}
 			return r.passes(p)

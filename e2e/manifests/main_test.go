@@ -13,6 +13,7 @@ var (
 	sluiceBinary    string
 	root            = filepath.Join("..", "..")
 	apiserverBinary = filepath.Join("..", "bin", "kube-apiserver")
+	kubeProxyBinary = filepath.Join("..", "bin", "kube-proxy")
 )
 
 func TestMain(m *testing.M) {
@@ -31,8 +32,10 @@ func TestMain(m *testing.M) {
 }
 
 func build(dir string) error {
-	if _, err := os.Stat(apiserverBinary); err != nil {
-		return fmt.Errorf("the manifests suite needs kube-apiserver (run `make apiserver`): %w", err)
+	for _, path := range []string{apiserverBinary, kubeProxyBinary} {
+		if _, err := os.Stat(path); err != nil {
+			return fmt.Errorf("the manifests suite needs a program of Kubernetes (run `make %s`): %w", filepath.Clean(filepath.Join("e2e", "manifests", path)), err)
+		}
 	}
 	sluiceBinary = filepath.Join(dir, "sluice")
 	// The race detector watches the real binary too.

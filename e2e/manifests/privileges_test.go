@@ -11,9 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"sigs.k8s.io/yaml"
 
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
@@ -174,9 +172,7 @@ func TestDaemonSetServesWithThePrivilegesThatItGives(t *testing.T) {
 
 			n.flush(t)
 			n.wantServed(t, n.Pods[2])
-			if err := sluice.Stop(); err != nil {
-				t.Errorf("sluice did not end well after SIGTERM: %v", err)
-			}
+			sluice.stop(t)
 			n.wantServed(t, n.Pods[2])
 		})
 	}
@@ -236,10 +232,6 @@ func TestMainContainerStartsAfterOthersTunedTheKernel(t *testing.T) {
 }
 
 func TestCleanupRemovesEverythingWithThePrivilegesThatItHas(t *testing.T) {
-	var daemonSet appsv1.DaemonSet
-	if err := yaml.UnmarshalStrict(documents(t, cleanup)[0], &daemonSet); err != nil {
-		t.Fatal(err)
-	}
 	for backend := range needs {
 		t.Run(backend, func(t *testing.T) {
 			t.Parallel()
@@ -252,7 +244,7 @@ func TestCleanupRemovesEverythingWithThePrivilegesThatItHas(t *testing.T) {
 			if !strings.Contains(n.rules(t), "SLUICE-") {
 				t.Fatal("no rules to clean up")
 			}
-			container{spec: daemonSet.Spec.Template.Spec.InitContainers[0]}.start(t, n.Node).succeeds(t)
+			n.cleanup().start(t, n.Node).succeeds(t)
 			if rules := n.rules(t); strings.Contains(rules, "SLUICE-") {
 				t.Errorf("clean-up left:\n%s", rules)
 			}

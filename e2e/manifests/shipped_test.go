@@ -32,6 +32,7 @@ type shipped struct {
 	role      rbacv1.ClusterRole
 	config    corev1.ConfigMap
 	daemonSet appsv1.DaemonSet
+	cleaner   appsv1.DaemonSet
 }
 
 func loadShipped(t *testing.T) shipped {
@@ -49,7 +50,15 @@ func loadShipped(t *testing.T) shipped {
 			}
 		}
 	}
+	if err := yaml.UnmarshalStrict(documents(t, cleanup)[0], &s.cleaner); err != nil {
+		t.Fatalf("%s: %v", cleanup, err)
+	}
 	return s
+}
+
+// cleanup is the container that removes every trace.
+func (s shipped) cleanup() container {
+	return container{spec: s.cleaner.Spec.Template.Spec.InitContainers[0]}
 }
 
 // documents are the parts of a file of manifests/.

@@ -84,6 +84,7 @@ func (w *world) startPlane(t *testing.T) {
 		Addr:         w.Remote.Addr(proxy.IPv4),
 		ServiceCIDRs: []netip.Prefix{lab.ServiceCIDR},
 		APIServer:    apiserverBinary,
+		Users:        []string{kubeProxyUser},
 		Args:         []string{"--allow-privileged", "--audit-policy-file", policy, "--audit-log-path", w.audit},
 	})
 	if err != nil {

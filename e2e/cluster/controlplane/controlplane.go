@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -164,6 +165,12 @@ func (c *ControlPlane) StopAPIServer() {
 		c.apiserver = nil
 	}
 }
+
+// PauseEtcd stops etcd from running until ResumeEtcd, as a machine without time for it does. Requests wait.
+func (c *ControlPlane) PauseEtcd() { c.etcd.Signal(syscall.SIGSTOP) }
+
+// ResumeEtcd lets etcd go on.
+func (c *ControlPlane) ResumeEtcd() { c.etcd.Signal(syscall.SIGCONT) }
 
 // Stop ends both programs.
 func (c *ControlPlane) Stop() error {
