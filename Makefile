@@ -15,8 +15,8 @@ DEMO_DEPS := iptables:iptables
 TEST_DEPS := $(DEMO_DEPS) nft:nftables etcd:etcd-server ip:iproute2 gcc:gcc
 
 # The suites with a real API server, and the packages of all others.
-CLUSTER  := ./e2e/cluster/... ./e2e/manifests/...
-PACKAGES = $(shell $(GO) list ./... | grep -v -e /e2e/cluster -e /e2e/manifests)
+CLUSTER  := ./e2e/cluster/... ./e2e/faults/... ./e2e/manifests/...
+PACKAGES = $(shell $(GO) list ./... | grep -v -e /e2e/cluster -e /e2e/faults -e /e2e/manifests)
 
 .PHONY: all build lint test kernel cluster demo bench fuzz deps clean help
 .SILENT:
@@ -60,7 +60,7 @@ fuzz: ## every fuzz target for FUZZTIME=10s
 deps: ## install missing packages
 	hack/deps $(TEST_DEPS)
 
-apiserver: e2e/bin/kube-apiserver
+apiserver: e2e/bin/kube-apiserver e2e/bin/kube-proxy
 
 e2e/bin/%: e2e/apiserver/go.mod
 	echo "building $* (some minutes the first time)"

@@ -1,0 +1,266 @@
+package faults
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
+)
+
+// The load of every story, in both families: pod, node and outside each make new TCP connections and UDP flows, to the
+// ClusterIP and the NodePort of web in turn, longConns connections say something every longPause, each
+// address of the outside is a client of sticky, and a sender streams to stream from one port.
+const (
+	freshWorkers = 2 // for each client, protocol and family
+	freshPause   = 50 * time.Millisecond
+	longConns    = 100
+	longPause    = time.Second
+	stickyPause  = 250 * time.Millisecond
+	streamPause  = 10 * time.Millisecond
+	streamPort   = 7777
+
+	// answerLimit is for an answer that should come: a connection whose first packets are lost gets through in that
+	// time, and is not lost.
+	answerLimit = 20 * time.Second
+
+	// settled is how many connections of each kind pass before a story goes on.
+	settled = 60
+)
+
+// kind is a part of the load.
+type kind string
+
+const (
+	fresh  kind = "new"
+	long   kind = "long"
+	sticky kind = "sticky"
+	stream kind = "stream"
+)
+
+// tally counts the connections, or what was said over them, of one kind.
+type tally struct {
+	made, failed, excused int
+	examples              []string
+}
+
+// traffic is a running load.
+type traffic struct {
+	t    *testing.T
+	w    *world
+	stop chan struct{}
+	done sync.WaitGroup
+
+	mu      sync.Mutex
+	tallies map[kind]*tally
+	excuses map[kind]bool // kinds that a fault makes fail just now
+	open    int           // long connections
+
+	sinks []*sink
+	since time.Time
+}
+
+func (w *world) startTraffic(t *testing.T) *traffic {
+	t.Helper()
+	tr := &traffic{t: t, w: w, stop: make(chan struct{}), tallies: map[kind]*tally{}, excuses: map[kind]bool{}}
+	for _, k := range []kind{fresh, long, sticky, stream} {
+		tr.tallies[k] = &tally{}
+	}
+	tr.awaitServed()
+	tr.since = time.Now()
+	for _, f := range proxy.Families {
+		for _, h := range []*lab.Host{w.visitor(), w.Node, w.Client} {
+			for _, p := range []proxy.Protocol{proxy.TCP, proxy.UDP} {
+				for range freshWorkers {
+					tr.every(freshPause, tr.freshly(h, f, p))
+				}
+			}
+		}
+		for _, a := range w.Client.Addrs(f) {
+			tr.every(stickyPause, tr.stickily(a, f))
+		}
+		tr.startStream(f)
+	}
+	for i := range longConns {
+		tr.every(longPause, tr.longly(i))
+	}
+	tr.pass()
+	return tr
+}
+
+// awaitServed waits until one connection of each kind succeeds.
+func (tr *traffic) awaitServed() {
+	for _, f := range proxy.Families {
+		for _, to := range []netip.AddrPort{clusterIP(tr.w.web, f), clusterIP(tr.w.sticky, f), tr.w.nodePort(f, proxy.TCP)} {
+			eventually(tr.t, fmt.Sprintf("%v is served", to), func() error {
+				if o := tr.w.Client.Probe(lab.Probe{To: to, Protocol: proxy.TCP, Timeout: answerLimit}); o.Result != lab.Answered {
+					return fmt.Errorf("%v", o)
+				}
+				return nil
+			})
+		}
+	}
+}
+
+// every does something again and again until the load ends or it returns false.
+func (tr *traffic) every(pause time.Duration, do func() bool) {
+	tr.done.Go(func() {
+		tick := time.NewTicker(pause)
+		defer tick.Stop()
+		for do() {
+			select {
+			case <-tr.stop:
+				return
+			case <-tick.C:
+			}
+		}
+	})
+}
+
+// freshly makes new connections.
+func (tr *traffic) freshly(from *lab.Host, f proxy.Family, p proxy.Protocol) func() bool {
+	targets, n := []netip.AddrPort{clusterIP(tr.w.web, f), tr.w.nodePort(f, p)}, 0
+	return func() bool {
+		n++
+		to := targets[n%len(targets)]
+		began := tr.excused(fresh)
+		o := from.Probe(lab.Probe{To: to, Protocol: p, Timeout: answerLimit})
+		tr.count(fresh, o.Result == lab.Answered, began, "%s to %v over %v: %v", from.Name, to, p, o)
+		return true
+	}
+}
+
+// longly keeps a connection and says something over it, as long as it is what it was.
+func (tr *traffic) longly(i int) func() bool {
+	from := []*lab.Host{tr.w.visitor(), tr.w.Node, tr.w.Client}[i%3]
+	to := clusterIP(tr.w.web, proxy.Families[i%2])
+	var conn *lab.Conn
+	var was lab.Outcome
+	tr.t.Cleanup(func() {
+		if conn != nil {
+			conn.Close()
+		}
+	})
+	return func() bool {
+		began := tr.excused(long)
+		var o lab.Outcome
+		if conn == nil {
+			conn, o = from.Connect(lab.Probe{To: to, Protocol: proxy.TCP, Timeout: answerLimit})
+			was = o
+		} else {
+			o = conn.Again(answerLimit)
+		}
+		ok := o.Result == lab.Answered && o == was
+		tr.count(long, ok, began, "%s to %v: %v, was %v", from.Name, to, o, was)
+		return ok
+	}
+}
+
+// stickily connects from one address to sticky, which must always lead to the same backend.
+func (tr *traffic) stickily(client netip.Addr, f proxy.Family) func() bool {
+	was := ""
+	return func() bool {
+		began := tr.excused(sticky)
+		o := tr.w.Client.Probe(lab.Probe{
+			To: clusterIP(tr.w.sticky, f), Protocol: proxy.TCP, From: netip.AddrPortFrom(client, 0), Timeout: answerLimit,
+		})
+		tr.count(sticky, o.Result == lab.Answered && (o.Server == was || was == ""), began, "%v: %v, was %s", client, o, was)
+		if o.Result == lab.Answered {
+			was = o.Server
+		}
+		return true
+	}
+}
+
+// count takes a connection into account. Excused says whether it began while failing was excused.
+func (tr *traffic) count(k kind, ok, excused bool, format string, args ...any) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	c := tr.tallies[k]
+	c.made++
+	switch {
+	case ok:
+		return
+	case excused || tr.excuses[k]:
+		c.excused++
+	default:
+		c.failed++
+	}
+	if len(c.examples) < 3 {
+		c.examples = append(c.examples, fmt.Sprintf(format, args...))
+	}
+}
+
+func (tr *traffic) excused(k kind) bool {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return tr.excuses[k]
+}
+
+// excuse lets kinds of connections fail until over is called: those that overlap that time.
+func (tr *traffic) excuse(kinds ...kind) (over func()) {
+	set := func(on bool) {
+		tr.mu.Lock()
+		defer tr.mu.Unlock()
+		for _, k := range kinds {
+			tr.excuses[k] = on
+		}
+	}
+	set(true)
+	return func() { set(false) }
+}
+
+func (tr *traffic) made() map[kind]int {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	n := map[kind]int{}
+	for k, c := range tr.tallies {
+		n[k] = c.made
+	}
+	return n
+}
+
+// pass waits until the load made more connections of each kind. Once may be replaced by a number of
+// times.
+func (tr *traffic) pass(times ...int) {
+	tr.t.Helper()
+	n := settled
+	for _, factor := range times {
+		n *= factor
+	}
+	start := tr.made()
+	eventually(tr.t, "load goes on", func() error {
+		for k, now := range tr.made() {
+			if now-start[k] < n && !tr.excused(k) {
+				return fmt.Errorf("%d %s connections, want %d", now-start[k], k, n)
+			}
+		}
+		return nil
+	})
+}
+
+// end ends the load, says what it did, and fails the test if a connection was lost without an excuse.
+func (tr *traffic) end() {
+	tr.t.Helper()
+	close(tr.stop)
+	tr.done.Wait()
+	took := time.Since(tr.since)
+	for _, s := range tr.sinks {
+		s.settle(tr)
+	}
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.t.Logf("load: %.0f new connections a second", float64(tr.tallies[fresh].made)/took.Seconds())
+	for _, k := range slices.Sorted(maps.Keys(tr.tallies)) {
+		c := tr.tallies[k]
+		tr.t.Logf("%-6s %6d made, %d failed, %d failed with an excuse %q", k, c.made, c.failed, c.excused, c.examples)
+		if c.failed > 0 {
+			tr.t.Errorf("%d %s connections were lost", c.failed, k)
+		}
+	}
+}
