@@ -92,6 +92,18 @@ func (c contents) recordJump(o op, j jump) {
 	}
 }
 
+// entries is how many entries of a table in the legacy backend are ours: a rule is one, a chain two more.
+func (l *ledger) entries(table string) (n int, known bool) {
+	c, known := l.tables[table]
+	for _, rules := range c.chains {
+		n += rules + 2
+	}
+	for _, rules := range c.jumps {
+		n += rules
+	}
+	return n, known
+}
+
 // compare says how a table differs from what it should hold, and takes it as it is from now on: a
 // difference is told once. It gives "" if it does not, or if nothing was ever written there.
 func (l *ledger) compare(table string, actual contents) string {

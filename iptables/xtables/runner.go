@@ -128,7 +128,7 @@ func (r *Runner) restore(ctx context.Context, input []byte) error {
 	} else {
 		r.ledger.record(input)
 	}
-	r.sizes.note()
+	r.sizes.note(r.ledger)
 	return err
 }
 
@@ -184,12 +184,15 @@ func wait(cmd *exec.Cmd) error {
 func (r *Runner) Chains(ctx context.Context, table, prefix string) (map[string]int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	before := r.sizes.now(table)
 	found, err := r.save(ctx, table, prefix)
 	if err != nil {
 		return nil, err
 	}
 	if prefix == r.cfg.Prefix {
 		r.ledger.know(table, found)
+		// The size from before: a change meanwhile shows at the next look.
+		r.sizes.take(table, before, r.ledger)
 	}
 	return found.clone().chains, nil
 }

@@ -71,6 +71,6 @@ func (r *Runner) probe(ctx context.Context, features []feature) error {
 	// Not by Restore: the ledger need not know of a chain that is gone again.
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	defer r.sizes.note()
+	defer r.sizes.note(r.ledger)
 	return r.runRestore(ctx, append(load.bytes(), unload.bytes()...))
 }

@@ -15,7 +15,7 @@ type legacyWatch struct {
 func newLegacyWatch(r *Runner, tables []string) (*legacyWatch, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s, err := openSizes(r.family, tables)
+	s, err := openSizes(r.family, tables, r.ledger)
 	if err != nil {
 		return nil, fmt.Errorf("watch tables of backend %s: %w", Legacy, err)
 	}
@@ -63,6 +63,6 @@ func (w *legacyWatch) probe(ctx context.Context, table string) string {
 		return ""
 	}
 	// The size from before the comparison: a change after it shows at the next tick.
-	sizes.last[table] = now
+	sizes.take(table, now, w.runner.ledger)
 	return reason
 }

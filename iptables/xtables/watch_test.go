@@ -152,6 +152,46 @@ func TestWatchNoticesHarm(t *testing.T) {
 	})
 }
 
+// What others do just before a write of ours would otherwise pass for a part of it.
+func TestWatchNoticesHarmThatAWriteOfOursFollows(t *testing.T) {
+	eachKernel(t, func(t *testing.T, r *Runner) {
+		g := guarded{Runner: r, doubts: make(chan string, 100)}
+		w, err := g.newWatch([]string{"nat", "filter"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.foreignRestore(t, "*nat\n:KUBE-X - [0:0]\n-A KUBE-X -j RETURN\nCOMMIT\n")
+		g.apply(t)
+		if w, ok := w.(*legacyWatch); ok {
+			for _, table := range w.tables {
+				if reason := w.probe(context.Background(), table); reason != "" {
+					t.Errorf("unexpected doubt: %s", reason)
+				}
+			}
+		}
+		g.as(t, "-t", "nat", "-F")
+		mustRestore(t, g, "*nat", ":SLUICE-SVC-1 - [0:0]", "-A SLUICE-SVC-1 -p tcp -j RETURN", "-A SLUICE-SVC-1 -j RETURN", "COMMIT")
+		g.run(t, w)
+		if reason := g.next(t); !strings.Contains(reason, "table nat") {
+			t.Errorf("reason is %q, not about table nat", reason)
+		}
+	})
+}
+
+// A write that fails because others hold the lock tells nothing of what these write.
+func TestWatchNoticesHarmThatAFailedWriteFollows(t *testing.T) {
+	eachKernel(t, func(t *testing.T, r *Runner) {
+		g := guard(t, r)
+		g.as(t, "-t", "nat", "-F", "SLUICE-SERVICES")
+		if err := g.Restore(context.Background(), []byte("*nat\n-A SLUICE-NONE -j RETURN\nCOMMIT\n")); err == nil {
+			t.Fatal("a rule of a chain that does not exist was accepted")
+		}
+		if reason := g.next(t); !strings.Contains(reason, "table nat") {
+			t.Errorf("reason is %q, not about table nat", reason)
+		}
+	})
+}
+
 func (g guarded) nftFamily() string {
 	if g.Family() == proxy.IPv6 {
 		return "ip6"
