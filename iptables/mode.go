@@ -31,6 +31,10 @@ type Config struct {
 // every rule of it. Backend legacy writes a whole table for every commit, the fewer the better.
 const batchNFT = 1000
 
+// maxProbes is how often it is tried to find out what the node supports while something is in the way, such as the
+// lock of the legacy backend, for which each try waits.
+const maxProbes = 5
+
 // NewMode makes the mode. It touches nothing yet.
 func NewMode(cfg Config) proxy.Mode { return mode{cfg} }
 
@@ -45,7 +49,12 @@ func (m mode) Supported(ctx context.Context, family proxy.Family) error {
 	if err != nil {
 		return err
 	}
-	return ipt.Supported(ctx)
+	for tries := 1; ; tries++ {
+		err := ipt.Supported(ctx)
+		if refused, ok := errors.AsType[*xtables.RestoreError](err); !ok || !refused.Resource || tries == maxProbes {
+			return err
+		}
+	}
 }
 
 // New implements proxy.Mode.

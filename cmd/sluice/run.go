@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/conntrack"
 	"github.com/sluice-proxy/sluice/conntrack/sysctl"
+	"github.com/sluice-proxy/sluice/iptables/xtables"
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/healthcheck"
 	"github.com/sluice-proxy/sluice/proxy/loop"
@@ -76,7 +77,7 @@ func prepareKernel(ctx context.Context, cfg *Config) (map[proxy.Family]proxy.Dat
 	dataplanes := map[proxy.Family]proxy.Dataplane{}
 	for _, f := range proxy.Families {
 		err := supported(ctx, mode, f)
-		if err != nil && f == proxy.IPv6 {
+		if err != nil && f == proxy.IPv6 && !passing(err) {
 			// A node without IPv6, or without what a mode needs for it, is a usual thing.
 			klog.FromContext(ctx).Info("Serving IPv4 alone", "reason", err.Error())
 			continue
@@ -104,6 +105,12 @@ func supported(ctx context.Context, mode proxy.Mode, f proxy.Family) error {
 		return errors.New(why)
 	}
 	return mode.Supported(ctx, f)
+}
+
+// passing tells whether another start may find the trouble gone. It must not cost the node a family until then.
+func passing(err error) bool {
+	refused, ok := errors.AsType[*xtables.RestoreError](err)
+	return ok && refused.Resource
 }
 
 func families(dataplanes map[proxy.Family]proxy.Dataplane) []proxy.Family {

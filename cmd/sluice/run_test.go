@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -157,6 +158,35 @@ func TestKernelRunServesManifestsLeavesRulesAndCleanupRemovesThem(t *testing.T) 
 		if rules := ns.output(save); strings.Contains(rules, "SLUICE") {
 			t.Errorf("cleanup left:\n%s", rules)
 		}
+	}
+}
+
+// The lock of the legacy backend may be held when the proxy starts, which says nothing of what the node supports.
+func TestKernelBusyHostServesBothFamiliesOrNone(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		times int // that the tool finds the lock held
+		works bool
+	}{{"for a while", 3, true}, {"all the time", 1000, false}} {
+		t.Run(test.name, func(t *testing.T) {
+			ns := newNamespace(t)
+			real, err := exec.LookPath("ip6tables-legacy-restore")
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := t.TempDir()
+			script := fmt.Sprintf("#!/bin/sh\necho >> %[1]s/tries\n[ $(wc -l < %[1]s/tries) -gt %[2]d ] && exec %[3]s \"$@\"\n"+
+				"cat > /dev/null\necho \"Can't lock /run/xtables.lock: Resource temporarily unavailable\" >&2\nexit 4\n", dir, test.times, real)
+			if err := os.WriteFile(filepath.Join(dir, "ip6tables-legacy-restore"), []byte(script), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			cmd := ns.sluice("--init-only", "--manifest-dir", dir, "--conntrack-max-per-core=0", "--iptables-backend=legacy")
+			cmd.Env = append(cmd.Env, "PATH="+dir+":"+os.Getenv("PATH"))
+			out, err := cmd.CombinedOutput()
+			if works := err == nil; works != test.works || strings.Contains(string(out), "IPv4 alone") {
+				t.Errorf("ended with %v:\n%s", err, out)
+			}
+		})
 	}
 }
 

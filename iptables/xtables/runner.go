@@ -150,6 +150,10 @@ func (r *Runner) runRestore(ctx context.Context, input []byte) error {
 	if !errors.As(err, &exit) {
 		return fmt.Errorf("run %s: %w", r.tools.restore, err)
 	}
+	if !exit.Exited() {
+		// Killed, most likely for want of memory: it has refused nothing.
+		return &RestoreError{Resource: true, Output: output, Err: err}
+	}
 	return refusal(input, output, err)
 }
 

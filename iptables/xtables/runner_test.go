@@ -143,6 +143,20 @@ func TestRestoreThatTakesTooLongMayBeTriedAgain(t *testing.T) {
 	}
 }
 
+func TestRestoreThatIsKilledMayBeTriedAgain(t *testing.T) {
+	enterNetns(t)
+	r := newRunner(t, proxy.IPv4, NFT)
+	r.tools.restore = filepath.Join(t.TempDir(), "restore")
+	if err := os.WriteFile(r.tools.restore, []byte("#!/bin/sh\nkill -KILL $$\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	err := r.Restore(context.Background(), []byte("*nat\nCOMMIT\n"))
+	var refused *RestoreError
+	if !errors.As(err, &refused) || !refused.Resource {
+		t.Errorf("error is %v", err)
+	}
+}
+
 func TestProgramThatSucceededMayLeaveItsPipesToOthers(t *testing.T) {
 	enterNetns(t)
 	heir := exec.Command("sh", "-c", "sleep 30 & echo $!")
