@@ -75,7 +75,7 @@ func (c *checker) err() error {
 func (o *Options) Validate() (*Config, error) {
 	c := &checker{}
 	cfg := &Config{
-		ModeConfig: ModeConfig{IPTablesBackend: xtables.Backend(o.IPTablesBackend)},
+		ModeConfig: ModeConfig{IPTablesBackend: xtables.Backend(o.IPTablesBackend), TCPBeLiberal: o.ConntrackTCPBeLiberal},
 		Client: ClientConfig{
 			Kubeconfig: o.Kubeconfig, Master: o.Master, ContentType: o.KubeAPIContentType, QPS: o.KubeAPIQPS, Burst: o.KubeAPIBurst,
 		},

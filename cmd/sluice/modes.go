@@ -23,6 +23,7 @@ type mode struct {
 // ModeConfig is what modes take from the flags.
 type ModeConfig struct {
 	IPTablesBackend xtables.Backend
+	TCPBeLiberal    bool // connection tracking will be liberal, whatever it is now
 }
 
 // modes has a line for each mode; the first is the default.
@@ -36,7 +37,7 @@ func newIPTables(ctx context.Context, cfg ModeConfig) proxy.Mode {
 	}
 	return iptables.NewMode(iptables.Config{
 		Backend:     cfg.IPTablesBackend,
-		DropInvalid: !conntrack.BeLiberal(sysctl.Tree{}),
+		DropInvalid: !cfg.TCPBeLiberal && !conntrack.BeLiberal(sysctl.Tree{}),
 	})
 }
 

@@ -69,10 +69,6 @@ func serve(ctx context.Context, cfg *Config) error {
 
 // prepareKernel makes the dataplanes of the families that this node has, and sets what they need.
 func prepareKernel(ctx context.Context, cfg *Config) (map[proxy.Family]proxy.Dataplane, error) {
-	if err := conntrack.Tune(ctx, sysctl.Tree{}, cfg.Conntrack); err != nil {
-		return nil, err
-	}
-	setOOMScore(ctx, cfg.OOMScoreAdj)
 	mode := cfg.Mode.make(ctx, cfg.ModeConfig)
 	dataplanes := map[proxy.Family]proxy.Dataplane{}
 	for _, f := range proxy.Families {
@@ -91,6 +87,11 @@ func prepareKernel(ctx context.Context, cfg *Config) (map[proxy.Family]proxy.Dat
 		}
 		dataplanes[f] = dataplane
 	}
+	// Only now: a kernel may have loaded connection tracking when it was first asked for a rule with it.
+	if err := conntrack.Tune(ctx, sysctl.Tree{}, cfg.Conntrack); err != nil {
+		return nil, err
+	}
+	setOOMScore(ctx, cfg.OOMScoreAdj)
 	if cfg.Node.LocalhostNodePorts && cfg.Node.NodePorts.ServesLocalhost() {
 		if err := (sysctl.Tree{}).RouteLocalnet(); err != nil {
 			return nil, fmt.Errorf("let NodePorts work on localhost: %w", err)

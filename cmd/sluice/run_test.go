@@ -170,13 +170,13 @@ func TestKernelBusyHostServesBothFamiliesOrNone(t *testing.T) {
 	}{{"for a while", 3, true}, {"all the time", 1000, false}} {
 		t.Run(test.name, func(t *testing.T) {
 			ns := newNamespace(t)
-			real, err := exec.LookPath("ip6tables-legacy-restore")
+			tool, err := exec.LookPath("ip6tables-legacy-restore")
 			if err != nil {
 				t.Fatal(err)
 			}
 			dir := t.TempDir()
 			script := fmt.Sprintf("#!/bin/sh\necho >> %[1]s/tries\n[ $(wc -l < %[1]s/tries) -gt %[2]d ] && exec %[3]s \"$@\"\n"+
-				"cat > /dev/null\necho \"Can't lock /run/xtables.lock: Resource temporarily unavailable\" >&2\nexit 4\n", dir, test.times, real)
+				"cat > /dev/null\necho \"Can't lock /run/xtables.lock: Resource temporarily unavailable\" >&2\nexit 4\n", dir, test.times, tool)
 			if err := os.WriteFile(filepath.Join(dir, "ip6tables-legacy-restore"), []byte(script), 0o755); err != nil {
 				t.Fatal(err)
 			}
@@ -187,6 +187,33 @@ func TestKernelBusyHostServesBothFamiliesOrNone(t *testing.T) {
 				t.Errorf("ended with %v:\n%s", err, out)
 			}
 		})
+	}
+}
+
+// Neither is the kernel tuned for a mode that cannot work, nor connection tracking before the mode's rules have
+// loaded it.
+func TestKernelIsNotTunedForAModeThatCannotWork(t *testing.T) {
+	cmd := newNamespace(t).sluice("--init-only", "--manifest-dir", t.TempDir(), "--conntrack-max-per-core=0", "--conntrack-tcp-timeout-close-wait=1234s")
+	cmd.Env = append(cmd.Env, "PATH="+t.TempDir())
+	out, err := cmd.CombinedOutput()
+	if err == nil || strings.Contains(string(out), "Set kernel parameter") {
+		t.Errorf("ended with %v:\n%s", err, out)
+	}
+}
+
+func TestKernelTCPBeLiberalKeepsInvalidPackets(t *testing.T) {
+	ns := newNamespace(t)
+	cmd := ns.sluice("--manifest-dir", t.TempDir(), "-v=2", "--conntrack-max-per-core=0", "--conntrack-tcp-be-liberal")
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, bufio.NewScanner(stderr), "Applied snapshot", `family="IPv4"`)
+	if rules := ns.output("iptables-save", "-t", "filter"); strings.Contains(rules, "INVALID") {
+		t.Errorf("packets are dropped that connection tracking no longer calls invalid:\n%s", rules)
 	}
 }
 
