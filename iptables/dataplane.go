@@ -101,6 +101,11 @@ func (d *dataplane) settle(ctx context.Context, want *proxy.Snapshot) error {
 			keep = true
 			continue
 		}
+		if refused.lost && !d.full {
+			// Somebody has deleted chains of ours, which is nobody's fault here.
+			d.Resync(refused.Error())
+			continue
+		}
 		found, err := d.offenders(ctx, refused, d.shelf.without(want))
 		if err != nil {
 			return err

@@ -526,6 +526,24 @@ func TestRepairAfterFlush(t *testing.T) {
 	}
 }
 
+// A change may come before it is known that somebody has deleted our chains.
+func TestChangeAfterAnUnseenFlushBlamesNobody(t *testing.T) {
+	lb := service{name: "lb", clusterIP: "10.96.9.9", lbs: []string{"198.51.100.9"}, ranges: []string{"203.0.113.0/28"}, remote: []string{remotePod}}
+	n := v4.node()
+	d, k := applied(t, snapshot(n, lb, numbered(1, remotePod)))
+	if err := k.Fake.Restore(t.Context(), []byte("*nat\n-F\n-X\nCOMMIT\n")); err != nil {
+		t.Fatal(err)
+	}
+	lb.ranges = []string{"203.0.113.16/28"}
+	want := snapshot(n, lb, numbered(1, remotePod))
+	if report := mustApply(t, d, want); len(report.SetAside) > 0 {
+		t.Errorf("set aside: %v", report.SetAside)
+	}
+	if diff := cmp.Diff(fresh(t, want), k.Dump()); diff != "" {
+		t.Errorf("unlike a fresh start (-want +got):\n%s", diff)
+	}
+}
+
 func TestCleanupLeavesNothing(t *testing.T) {
 	_, k := applied(t, snapshot(v4.node(), exposed("externalLocal"), numbered(1)))
 	if err := cleanup(t.Context(), k); err != nil {

@@ -18,6 +18,7 @@ type refusal struct {
 	*xtables.RestoreError
 	line string // to blame, empty if unknown
 	drop bool   // the input deletes chains
+	lost bool   // the line leads to a chain that should have been there
 }
 
 // refusalOf is a *refusal if input is to blame for err, else err.
@@ -26,11 +27,19 @@ func refusalOf(err error, input []byte) error {
 	if !ok || refused.Resource {
 		return err
 	}
+	line := lineOf(input, refused.Line)
 	return &refusal{
 		RestoreError: refused,
-		line:         lineOf(input, refused.Line),
+		line:         line,
 		drop:         bytes.Contains(input, []byte("\n-X ")),
+		lost:         leadsOut(line, input),
 	}
+}
+
+// leadsOut tells whether a rule leads to a chain of ours that the input does not write.
+func leadsOut(line string, input []byte) bool {
+	_, target, jumps := strings.Cut(line, " -j ")
+	return jumps && strings.HasPrefix(target, xtables.DefaultPrefix) && !bytes.Contains(input, []byte("\n:"+target+" "))
 }
 
 // Unwrap gives the error of the boundary.
