@@ -118,7 +118,7 @@ func (r *renderer) route(out *chains, sp *proxy.ServicePort, g group, inline boo
 			b := newBalancer(sp, s.pool)
 			b.rules(out)
 		default:
-			out.rule(s.match, comment(sp.Name.String()+" "+s.pool.String()+" endpoints"), "-j", poolChain(sp, s.pool))
+			out.rule(s.match, "-j", poolChain(sp, s.pool))
 		}
 	}
 }
@@ -139,8 +139,7 @@ func (r *renderer) endpoint(out *chains, sp *proxy.ServicePort, b proxy.Backend)
 
 // translate is the match and target that send a packet to b.
 func translate(sp *proxy.ServicePort, b proxy.Backend) string {
-	protocol := sp.Name.Protocol.String()
-	return "-p " + protocol + " -m " + protocol + " -j DNAT --to-destination " + b.Addr.String()
+	return "-p " + sp.Name.Protocol.String() + " -j DNAT --to-destination " + b.Addr.String()
 }
 
 func ownsChain(sp *proxy.ServicePort, b proxy.Backend) bool { return b.Local || sp.Affinity > 0 }
