@@ -68,7 +68,7 @@ func NewCleaner(table Table) *Cleaner { return &Cleaner{table: table} }
 // Applied ends the flows that are stale now that the kernel serves cur, which replaces old. It must
 // be called after every successful Apply: before it, the next packet would bring the flow back
 // under the old rules. It lists the table once, and only if a UDP ServicePort changed its frontends
-// or serving endpoints, or if an earlier call failed.
+// or serving endpoints, if an earlier call failed, or after Distrust.
 //
 // The first call of a family, for which old is nil, always lists, and looks further: it also ends
 // flows to addresses of the Service ranges that nobody has, for nobody knows what was served
@@ -98,10 +98,14 @@ func (c *Cleaner) Applied(ctx context.Context, old, cur *proxy.Snapshot) (Result
 	return result, err
 }
 
+// Distrust makes the next call of Applied for a family make a pass, whatever has changed: rules were missing
+// for a while, and flows that began meanwhile are not translated.
+func (c *Cleaner) Distrust(family proxy.Family) { c.owed[family].pass = true }
+
 // Again ends what was brought back by answers that were on their way during an earlier call, now
 // that the kernel serves cur. It is called no more than once for each call that asks for it.
 func (c *Cleaner) Again(ctx context.Context, cur *proxy.Snapshot) (Result, error) {
-	c.owed[cur.Family()].pass = true
+	c.Distrust(cur.Family())
 	result, err := c.Applied(ctx, cur, cur)
 	result.Again = 0
 	return result, err

@@ -324,6 +324,28 @@ func TestCleanerEndsAgainWhatALateAnswerBringsBack(t *testing.T) {
 	}
 }
 
+func TestCleanerEndsFlowsThatBeganWhileRulesWereMissing(t *testing.T) {
+	snap := snapshot(oneNode, port(proxy.UDP, "dns", []string{dns}, podA))
+	var table Fake
+	c := NewCleaner(&table)
+	if _, err := c.Applied(t.Context(), nil, snap); err != nil {
+		t.Fatal(err)
+	}
+	table.Add(untranslated(client, dns), translated("192.0.2.2:40000", dns, podA))
+	for _, want := range []Result{deletedBy(Untranslated), {}} { // the distrust ends with the pass
+		if want.Pass {
+			c.Distrust(proxy.IPv4)
+		}
+		got, err := c.Applied(t.Context(), snap, snap)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("result (-want +got):\n%s", diff)
+		}
+	}
+}
+
 func TestCleanerListsOnlyForChangesThatMatter(t *testing.T) {
 	base := port(proxy.UDP, "dns", []string{dns}, podA)
 	tests := []struct {
