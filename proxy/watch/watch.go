@@ -131,8 +131,12 @@ type source struct {
 	informer  cache.SharedIndexInformer
 	delivered cache.DoneChecker
 	optional  bool // the cluster may lack the resource or refuse it
-	stop      context.CancelFunc
+	lacking   bool // it does, and that is logged; for the informer's goroutine alone
 }
+
+// lackedFor is how long a resource that the cluster lacks is not asked for again. It may come with an upgrade of
+// the API server, and one that starts refuses for a moment what it allows otherwise.
+const lackedFor = 10 * time.Minute
 
 // newSource makes a source that has not started. It panics on what only a programmer can do wrong.
 func newSource[T any](resource string, informer cache.SharedIndexInformer, trim func(*T), set, remove func(*T)) *source {
@@ -157,20 +161,22 @@ func newSource[T any](resource string, informer cache.SharedIndexInformer, trim 
 	return s
 }
 
-func (s *source) run(ctx context.Context) {
-	ctx, s.stop = context.WithCancel(ctx)
-	defer s.stop()
-	s.informer.RunWithContext(ctx)
-}
+func (s *source) run(ctx context.Context) { s.informer.RunWithContext(ctx) }
 
-// failed logs why a list or watch ended; the informer tries again, with backoff, unless the resource can be
-// done without and does not exist. What was last known stays in force meanwhile.
+// failed logs why a list or watch ended; the informer tries again when it returns, with backoff. What was last
+// known stays in force meanwhile.
 func (s *source) failed(ctx context.Context, _ *cache.Reflector, err error) {
 	log := klog.FromContext(ctx)
 	switch {
 	case s.optional && (apierrors.IsNotFound(err) || apierrors.IsForbidden(err)):
-		log.Info("Doing without a resource of the API server", "resource", s.resource, "reason", err.Error())
-		s.stop()
+		if !s.lacking {
+			log.Info("Doing without a resource of the API server", "resource", s.resource, "reason", err.Error(), "retryEvery", lackedFor)
+		}
+		s.lacking = true
+		select {
+		case <-ctx.Done():
+		case <-time.After(lackedFor):
+		}
 	case errors.Is(err, io.EOF), apierrors.IsResourceExpired(err), apierrors.IsGone(err):
 		log.V(4).Info("Watch ended, starting anew", "resource", s.resource, "reason", err.Error())
 	default:

@@ -257,10 +257,19 @@ func TestServiceCIDRsCanBeDoneWithout(t *testing.T) {
 					t.Error("not synced")
 				}
 				lock.Lock()
-				defer lock.Unlock()
 				if len(lines) != 1 {
 					t.Errorf("logged %q, want one line", lines)
 				}
+				lock.Unlock()
+
+				refused.Store(false)
+				cidr := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"},
+					Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/12"}}}
+				if _, err := client.NetworkingV1().ServiceCIDRs().Create(t.Context(), cidr, metav1.CreateOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				<-time.After(time.Hour)
+				want(t, s, map[string]string{"service a": "1", "cidrs kubernetes": "[10.96.0.0/12]"})
 			})
 		})
 	}
