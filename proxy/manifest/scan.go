@@ -72,6 +72,14 @@ func (s *Source) read(ctx context.Context, name string) {
 		}
 		return
 	}
+	if len(content) == 0 && len(f.objects) > 0 {
+		// Somebody is about to write it, or has run out of disk.
+		if problem := "empty"; problem != f.problem {
+			f.problem = problem
+			klog.FromContext(ctx).Error(nil, "Manifest is empty, its last good content stays in force until the file is removed", "file", path)
+		}
+		return
+	}
 	f.problem = ""
 	if string(content) == f.content {
 		return

@@ -168,6 +168,23 @@ func TestBadFileChangesNothingAndIsReportedOnce(t *testing.T) {
 	w.wantErrors()
 }
 
+// A shell empties the file to which a slow command will write.
+func TestFileThatIsEmptiedChangesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.write("a.yaml", web)
+	w.want(map[string]string{"Service default/web": "10.96.0.10"})
+	w.write("a.yaml", "")
+	w.want(map[string]string{"Service default/web": "10.96.0.10"})
+	w.wantErrors("a.yaml", "empty")
+	w.want(map[string]string{"Service default/web": "10.96.0.10"})
+	w.wantErrors()
+	w.write("a.yaml", named("web", "10.96.0.11"))
+	w.want(map[string]string{"Service default/web": "10.96.0.11"})
+	w.write("a.yaml", "# nothing\n")
+	w.want(map[string]string{})
+	w.wantErrors()
+}
+
 func TestObjectInTwoFilesStaysWithItsOwner(t *testing.T) {
 	w := newWorld(t)
 	w.write("b.yaml", named("web", "10.96.0.2"))
