@@ -1,0 +1,221 @@
+package manifests
+
+import (
+	"cmp"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// operate is docs/operate.md.
+func operate(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, "docs", "operate.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// section is what stands below a heading.
+func section(t *testing.T, heading string) string {
+	t.Helper()
+	_, text, found := strings.Cut(operate(t), "\n"+heading+"\n")
+	if !found {
+		t.Fatalf("no %q", heading)
+	}
+	level, _, _ := strings.Cut(heading, " ")
+	text, _, _ = strings.Cut(text, "\n"+level+" ")
+	return text
+}
+
+// quoted are all words in backticks that match a pattern as a whole.
+func quoted(text, pattern string) []string {
+	var all []string
+	for _, match := range regexp.MustCompile("`("+pattern+")`").FindAllStringSubmatch(text, -1) {
+		all = append(all, match[1])
+	}
+	return all
+}
+
+// source is the program, parsed.
+func source(t *testing.T) []*ast.File {
+	t.Helper()
+	var files []*ast.File
+	for _, dir := range []string{"cmd", "proxy", "iptables", "conntrack"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() && entry.Name() == "proxytest" {
+				return cmp.Or(err, fs.SkipDir)
+			}
+			if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return nil
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+			files = append(files, file)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return files
+}
+
+// literals are the texts in the program.
+func literals(files []*ast.File) map[string]bool {
+	found := map[string]bool{}
+	for _, file := range files {
+		ast.Inspect(file, func(n ast.Node) bool {
+			if l, ok := n.(*ast.BasicLit); ok && l.Kind == token.STRING {
+				text, _ := strconv.Unquote(l.Value)
+				found[text] = true
+			}
+			return true
+		})
+	}
+	return found
+}
+
+// logLines are the messages that the program logs without being asked for more.
+func logLines(files []*ast.File) []string {
+	var lines []string
+	for _, file := range files {
+		ast.Inspect(file, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			if message := logged(call); message != "" {
+				lines = append(lines, message)
+			}
+			return true
+		})
+	}
+	return lines
+}
+
+// logged is the message of x.Info("…", …) and x.Error(err, "…", …), unless x is y.V(n) or package http.
+func logged(call *ast.CallExpr) string {
+	method, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok || len(call.Args) == 0 {
+		return ""
+	}
+	position, known := map[string]int{"Info": 0, "Error": 1}[method.Sel.Name]
+	if !known || len(call.Args) <= position {
+		return ""
+	}
+	switch receiver := method.X.(type) {
+	case *ast.CallExpr:
+		if of, ok := receiver.Fun.(*ast.SelectorExpr); ok && of.Sel.Name == "V" {
+			return ""
+		}
+	case *ast.Ident:
+		if receiver.Name == "http" {
+			return "" // an answer
+		}
+	}
+	literal, ok := call.Args[position].(*ast.BasicLit)
+	if !ok {
+		return ""
+	}
+	message, _ := strconv.Unquote(literal.Value)
+	return message
+}
+
+func TestEveryLogLineIsExplained(t *testing.T) {
+	files := source(t)
+	explained := quoted(section(t, "## Logs"), "[A-Z][^`]*")
+	lines := logLines(files)
+	if len(lines) < 20 {
+		t.Fatalf("only %d log lines found in the source: %q", len(lines), lines)
+	}
+	for _, line := range lines {
+		if !slices.Contains(explained, line) {
+			t.Errorf("docs/operate.md does not explain %q", line)
+		}
+	}
+	texts := literals(files)
+	for _, line := range explained {
+		// Names of alerts and levels of the log are no lines.
+		if !texts[line] && line != "E" && !strings.HasPrefix(line, "Sluice") {
+			t.Errorf("docs/operate.md explains %q, which nobody logs", line)
+		}
+	}
+}
+
+func TestDocumentedEventsExist(t *testing.T) {
+	texts := literals(source(t))
+	reasons := quoted(section(t, "## Events"), "[A-Z][A-Za-z]+")
+	for _, reason := range reasons {
+		if !texts[reason] {
+			t.Errorf("nobody records an Event %q", reason)
+		}
+	}
+	for _, reason := range []string{"NotServed", "AddressConflict", "Starting"} {
+		if !slices.Contains(reasons, reason) {
+			t.Errorf("docs/operate.md does not explain the Event %s", reason)
+		}
+	}
+}
+
+func TestDocumentedMetricsExist(t *testing.T) {
+	name := regexp.MustCompile(`\b(?:kubeproxy|sluice)_[a-z_]+`)
+	text := operate(t)
+	texts := literals(source(t))
+	mentioned := map[string]bool{}
+	for _, metric := range name.FindAllString(text, -1) {
+		metric = strings.TrimSuffix(metric, "_bucket")
+		mentioned[metric] = true
+		if !texts[metric] {
+			t.Errorf("there is no metric %s", metric)
+		}
+	}
+	// Those that nobody knows from kube-proxy are all explained.
+	for own := range texts {
+		if name.MatchString(own) && strings.HasPrefix(own, "sluice_") && !mentioned[own] {
+			t.Errorf("docs/operate.md does not explain the metric %s", own)
+		}
+	}
+}
+
+func TestDocumentedFlagsExist(t *testing.T) {
+	help, err := exec.Command(sluiceBinary, "--help").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, help)
+	}
+	flags := quoted(operate(t), "--[a-z-]+(?:=[^`]*)?")
+	if len(flags) == 0 {
+		t.Fatal("no flags found")
+	}
+	for _, flag := range flags {
+		flag, _, _ = strings.Cut(flag, "=")
+		if !strings.HasSuffix(flag, "-") { // else it stands for all that begin so
+			flag += " "
+		}
+		if !strings.Contains(string(help), flag) {
+			t.Errorf("there is no flag %s", flag)
+		}
+	}
+}
+
+func TestDocumentedAlertsHaveAnAnswer(t *testing.T) {
+	text := section(t, "## Alerts")
+	alerts := regexp.MustCompile(`(?m)^  - alert: (\w+)$`).FindAllStringSubmatch(text, -1)
+	if len(alerts) == 0 {
+		t.Fatal("no alerts found")
+	}
+	for _, alert := range alerts {
+		if !strings.Contains(text, "\n| `"+alert[1]+"` |") {
+			t.Errorf("docs/operate.md does not say what to do about %s", alert[1])
+		}
+	}
+}
