@@ -103,6 +103,10 @@ func nothingStartsUnconfigured(t *testing.T, w *world) {
 		}
 		return nil
 	})
+	// A restart would not help.
+	for _, p := range []*corev1.Probe{r.spec.StartupProbe, r.spec.LivenessProbe} {
+		eventually(t, "alive without an API server", func() error { return r.passes(p) })
+	}
 	if r.passes(r.spec.ReadinessProbe) == nil {
 		t.Error("ready without an API server")
 	}
