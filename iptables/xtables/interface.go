@@ -49,7 +49,7 @@ type Interface interface {
 
 	// EnsureJumps makes the jumps the first rules of their built-in chains, in the given order.
 	// Where they are all there, it moves them only if they are out of order, doubled, or behind a rule
-	// that leads to a chain of kube-proxy's (KUBE-…). A table changes in one commit, so that no packet
+	// that leads to a chain of kube-proxy's. A table changes in one commit, so that no packet
 	// misses a jump. Jumps to other targets are left alone: see RemoveJumps.
 	EnsureJumps(ctx context.Context, jumps []Jump) error
 

@@ -11,6 +11,13 @@ import (
 // ourTables are those in which we ever have chains.
 var ourTables = []string{"nat", "filter"}
 
+// kubeProxy are the chains of kube-proxy that its rules in built-in chains lead to. These must not stand before ours:
+// of what kube-proxy has left behind, when it is gone, nobody keeps the endpoints up to date. Other chains whose names
+// start alike are not its own: those of network policies (KUBE-ROUTER-…) have to come first.
+var kubeProxy = []string{
+	"KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES", "KUBE-NODEPORTS", "KUBE-NODE-PORT", "KUBE-FORWARD", "KUBE-PROXY-FIREWALL", "KUBE-POSTROUTING",
+}
+
 // builtin are the chains that the kernel calls.
 var builtin = map[string][]string{
 	"nat":    {"PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"},
@@ -160,7 +167,7 @@ func inPlace(rules []string, ours []int, wanted int) bool {
 			next++
 		case ours[i] != notOurs:
 			return false
-		case next < wanted && strings.HasPrefix(targetOf(rule), "KUBE-"):
+		case next < wanted && slices.Contains(kubeProxy, targetOf(rule)):
 			return false
 		}
 	}

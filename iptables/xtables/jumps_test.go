@@ -90,6 +90,7 @@ func TestEnsureJumpsMendsOrderOnlyWhereItMatters(t *testing.T) {
 		{"kube-proxy came before ours", []string{"-I PREROUTING -j KUBE-SERVICES"}, "A B KUBE-SERVICES"},
 		{"kube-proxy came between ours", []string{"-I PREROUTING 2 -j KUBE-SERVICES"}, "A B KUBE-SERVICES"},
 		{"somebody else came before ours", []string{"-I PREROUTING -j CNI"}, "CNI A B"},
+		{"network policies came before ours", []string{":KUBE-ROUTER-INPUT - [0:0]", "-I PREROUTING -j KUBE-ROUTER-INPUT"}, "KUBE-ROUTER-INPUT A B"},
 		{"kube-proxy came behind ours", []string{"-A PREROUTING -j KUBE-SERVICES"}, "A B KUBE-SERVICES"},
 		{"one is doubled", []string{`-A PREROUTING -m comment --comment "sluice: services" -j SLUICE-A`}, "A B"},
 		{"one is of an older release", []string{"-A PREROUTING -p tcp -j SLUICE-A"}, "A B"},

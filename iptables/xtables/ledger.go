@@ -133,6 +133,9 @@ func (c contents) difference(table string, actual contents) string {
 			return fmt.Sprintf("chain %s of table %s appeared", name, table)
 		}
 	}
+	for chain := range actual.overtaken {
+		return fmt.Sprintf("a jump of kube-proxy's stands before ours in chain %s of table %s", chain, table)
+	}
 	for j, want := range c.jumps {
 		if got := actual.jumps[j]; got < want {
 			return fmt.Sprintf("jump from %s of table %s to %s is gone", j.chain, table, j.target)

@@ -35,9 +35,10 @@ func (g generation) String() string {
 
 // message is what nf_tables tells of one object, as far as we look at it.
 type message struct {
-	kind   uint16 // NFT_MSG_…
-	family uint8
-	attrs  []netlink.Attribute
+	kind     uint16 // NFT_MSG_…
+	appended bool   // a rule, to the end of its chain
+	family   uint8
+	attrs    []netlink.Attribute
 }
 
 // nfgenmsg is the length of the header between that of netlink and the attributes.
@@ -51,7 +52,12 @@ func parseMessage(m netlink.Message) (message, bool) {
 	if err != nil {
 		return message{}, false
 	}
-	return message{kind: uint16(m.Header.Type) & 0xff, family: m.Data[0], attrs: attrs}, true
+	return message{
+		kind:     uint16(m.Header.Type) & 0xff,
+		appended: m.Header.Flags&netlink.Append != 0,
+		family:   m.Data[0],
+		attrs:    attrs,
+	}, true
 }
 
 // attr is the value of an attribute, or nil.
@@ -119,6 +125,14 @@ func (p part) touchedByRule(m message) string {
 	}
 	if strings.HasPrefix(chain, p.prefix) {
 		return fmt.Sprintf("%s a rule in chain %s of table %s", verbOf(m.kind), chain, table)
+	}
+	first := m.kind == unix.NFT_MSG_NEWRULE && !m.appended && m.attr(unix.NFTA_RULE_POSITION) == nil
+	if first && slices.Contains(builtin[table], chain) {
+		for _, target := range kubeProxy {
+			if bytes.Contains(m.attr(unix.NFTA_RULE_EXPRESSIONS), []byte(target+"\x00")) {
+				return fmt.Sprintf("put a jump to %s first in chain %s of table %s", target, chain, table)
+			}
+		}
 	}
 	// The name of a jump's target stands as text in the rule's expressions. A comment that
 	// holds our prefix looks the same: then there is one comparison too many.

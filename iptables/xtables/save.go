@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -12,13 +13,17 @@ import (
 type contents struct {
 	chains map[string]int // rules by name of our chain
 	jumps  map[jump]int   // rules of other chains that lead to ours
+
+	// overtaken are the other chains in which a jump of kube-proxy's stands before one to ours.
+	overtaken map[string]bool
+	kube      map[string]bool // those with a jump of kube-proxy's so far
 }
 
 // jump is a lead from a chain that is not ours to one that is.
 type jump struct{ chain, target string }
 
 func newContents() contents {
-	return contents{chains: map[string]int{}, jumps: map[jump]int{}}
+	return contents{chains: map[string]int{}, jumps: map[jump]int{}, overtaken: map[string]bool{}, kube: map[string]bool{}}
 }
 
 // incompatible is how iptables-nft-save says that it cannot show a table. It exits with 0.
@@ -60,8 +65,14 @@ func (c contents) addRule(rule, prefix string) {
 		c.chains[chain]++
 		return
 	}
-	if target := targetOf(args); strings.HasPrefix(target, prefix) {
+	switch target := targetOf(args); {
+	case strings.HasPrefix(target, prefix):
 		c.jumps[jump{chain, target}]++
+		if c.kube[chain] {
+			c.overtaken[chain] = true
+		}
+	case slices.Contains(kubeProxy, target):
+		c.kube[chain] = true
 	}
 }
 

@@ -27,8 +27,8 @@ func guard(t *testing.T, r *Runner) guarded {
 	t.Helper()
 	g := guarded{Runner: r, doubts: make(chan string, 100)}
 	g.watch(t)
-	g.foreignRestore(t, "*nat\n:KUBE-X - [0:0]\n-A KUBE-X -j RETURN\n-A PREROUTING -j KUBE-X\nCOMMIT\n")
 	g.apply(t)
+	g.foreignRestore(t, "*nat\n:KUBE-X - [0:0]\n-A KUBE-X -j RETURN\n-A PREROUTING -j KUBE-X\nCOMMIT\n")
 	return g
 }
 
@@ -118,6 +118,9 @@ func TestWatchNoticesHarm(t *testing.T) {
 			"wrote a rule in chain SLUICE-FORWARD of table filter", "SLUICE-FORWARD of table filter has 2 rules instead of 1"},
 		{"deletion of a jump", func(t *testing.T, g guarded) { g.as(t, "-t", "nat", "-D", "PREROUTING", "-j", "SLUICE-SERVICES") },
 			"deleted a jump to ours in chain PREROUTING of table nat", "jump from PREROUTING of table nat to SLUICE-SERVICES is gone"},
+		{"a jump of kube-proxy's before ours", func(t *testing.T, g guarded) {
+			g.foreignRestore(t, "*nat\n:KUBE-SERVICES - [0:0]\n-I OUTPUT -j KUBE-SERVICES\nCOMMIT\n")
+		}, "put a jump to KUBE-SERVICES first in chain OUTPUT of table nat", "a jump of kube-proxy's stands before ours in chain OUTPUT of table nat"},
 		{"flush of a built-in chain", func(t *testing.T, g guarded) { g.as(t, "-F", "FORWARD") },
 			"chain FORWARD of table filter", "jump from FORWARD of table filter to SLUICE-FORWARD is gone"},
 		{"deletion of a chain", func(t *testing.T, g guarded) {
@@ -207,6 +210,8 @@ func TestWatchDoesNotMindOurselvesNorOthersInTheirOwnChains(t *testing.T) {
 			g.as(t, "-t", "nat", "-A", "KUBE-X", "-j", "ACCEPT")
 			g.as(t, "-t", "nat", "-A", "PREROUTING", "-p", "tcp", "-j", "KUBE-X")
 			g.as(t, "-A", "FORWARD", "-p", "tcp", "-j", "ACCEPT")
+			g.foreignRestore(t, "*filter\n:KUBE-ROUTER-FORWARD - [0:0]\n-I FORWARD -j KUBE-ROUTER-FORWARD\nCOMMIT\n"+
+				"*nat\n:KUBE-SERVICES - [0:0]\n-A OUTPUT -j KUBE-SERVICES\nCOMMIT\n")
 			mustRestore(t, g, "*nat", ":SLUICE-SVC-2 - [0:0]", "-A SLUICE-SVC-2 -j RETURN", "-I SLUICE-SERVICES -j SLUICE-SVC-2", "COMMIT")
 			g.foreignRestore(t, "*nat\n:CNI-1 - [0:0]\n-A CNI-1 -j RETURN\n-A KUBE-X -j CNI-1\nCOMMIT\n*filter\n-F INPUT\nCOMMIT\n")
 			g.as(t, "-t", "nat", "-D", "KUBE-X", "1")
