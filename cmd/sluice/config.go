@@ -192,17 +192,26 @@ func (o *Options) podDetector(c *checker) nodeinfo.PodDetector {
 			c.add("detect-local-mode", "NodeCIDR needs a Node object, and there is none with --manifest-dir")
 		}
 	case nodeinfo.BridgeInterface:
-		if d.Interface = o.PodBridgeInterface; d.Interface == "" {
-			c.add("pod-bridge-interface", "is required by --detect-local-mode BridgeInterface")
-		}
+		d.Interface = interfaceName(c, "pod-bridge-interface", o.PodBridgeInterface, d.Mode)
 	case nodeinfo.InterfaceNamePrefix:
-		if d.Interface = o.PodInterfaceNamePrefix; d.Interface == "" {
-			c.add("pod-interface-name-prefix", "is required by --detect-local-mode InterfaceNamePrefix")
-		}
+		d.Interface = interfaceName(c, "pod-interface-name-prefix", o.PodInterfaceNamePrefix, d.Mode)
 	default:
 		c.add("detect-local-mode", "%q is none of %v", o.DetectLocalMode, nodeinfo.DetectModes)
 	}
 	return d
+}
+
+// interfaceName checks a name, or the beginning of one, that becomes part of every Service's rules.
+func interfaceName(c *checker, flag, name string, mode nodeinfo.DetectMode) string {
+	const longest = 15
+	wrong := func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`/:+!"'\`, r) }
+	switch {
+	case name == "":
+		c.add(flag, "is required by --detect-local-mode %s", mode)
+	case len(name) > longest, strings.ContainsFunc(name, wrong), strings.HasPrefix(name, "-"):
+		c.add(flag, "%q cannot be that of an interface", name)
+	}
+	return name
 }
 
 func (o *Options) conntrack(c *checker) conntrack.Tuning {
