@@ -21,6 +21,9 @@ var stories = []struct {
 	{"Crash", crash, true},
 	{"Upgrade", upgrade, true},
 	{"Frozen", frozen, true},
+	{"Damaged", damaged, true},
+	{"Rewritten", rewritten, true},
+	{"Foreign", foreign, true},
 }
 
 // TestFaults tells each story in the same world. Afterwards the kernel holds what it did before.

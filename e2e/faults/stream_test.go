@@ -41,7 +41,7 @@ func (tr *traffic) startStream(f proxy.Family) {
 	if err != nil {
 		tr.t.Fatal(err)
 	}
-	tr.t.Cleanup(func() { _ = conn.Close() })
+	tr.t.Cleanup(func() { tr.halt(); _ = conn.Close() })
 	tr.every(streamPause, func() bool {
 		n := s.sent.Add(1)
 		if tr.excused(stream) {

@@ -46,7 +46,9 @@ const (
 // tally counts the connections, or what was said over them, of one kind.
 type tally struct {
 	made, failed, excused int
-	examples              []string
+
+	// The first few of each.
+	failures, excuses []string
 }
 
 // traffic is a running load.
@@ -54,12 +56,14 @@ type traffic struct {
 	t    *testing.T
 	w    *world
 	stop chan struct{}
+	over sync.Once
 	done sync.WaitGroup
 
 	mu      sync.Mutex
 	tallies map[kind]*tally
 	excuses map[kind]bool // kinds that a fault makes fail just now
-	open    int           // long connections
+	longs   []*lab.Conn
+	lists   int // how often the kernel's lists of clients were lost
 
 	sinks []*sink
 	since time.Time
@@ -71,6 +75,12 @@ func (w *world) startTraffic(t *testing.T) *traffic {
 	for _, k := range []kind{fresh, long, sticky, stream} {
 		tr.tallies[k] = &tally{}
 	}
+	t.Cleanup(func() {
+		tr.halt()
+		for _, c := range tr.longs {
+			c.Close()
+		}
+	})
 	tr.awaitServed()
 	tr.since = time.Now()
 	for _, f := range proxy.Families {
@@ -135,36 +145,60 @@ func (tr *traffic) freshly(from *lab.Host, f proxy.Family, p proxy.Protocol) fun
 	}
 }
 
-// longly keeps a connection and says something over it, as long as it is what it was.
+// longly keeps a connection and says something over it; after a failure it makes another.
 func (tr *traffic) longly(i int) func() bool {
 	from := []*lab.Host{tr.w.visitor(), tr.w.Node, tr.w.Client}[i%3]
 	to := clusterIP(tr.w.web, proxy.Families[i%2])
 	var conn *lab.Conn
 	var was lab.Outcome
-	tr.t.Cleanup(func() {
-		if conn != nil {
-			conn.Close()
-		}
-	})
 	return func() bool {
 		began := tr.excused(long)
 		var o lab.Outcome
 		if conn == nil {
 			conn, o = from.Connect(lab.Probe{To: to, Protocol: proxy.TCP, Timeout: answerLimit})
 			was = o
+			tr.keep(conn)
 		} else {
 			o = conn.Again(answerLimit)
 		}
 		ok := o.Result == lab.Answered && o == was
 		tr.count(long, ok, began, "%s to %v: %v, was %v", from.Name, to, o, was)
-		return ok
+		if !ok {
+			conn = nil // which is closed when the load ends
+		}
+		return true
+	}
+}
+
+// forget lets clients of sticky have another backend from now on.
+func (tr *traffic) forget() {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.lists++
+}
+
+func (tr *traffic) listsLost() int {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return tr.lists
+}
+
+// keep closes a connection when the load has ended.
+func (tr *traffic) keep(conn *lab.Conn) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	if conn != nil {
+		tr.longs = append(tr.longs, conn)
 	}
 }
 
 // stickily connects from one address to sticky, which must always lead to the same backend.
 func (tr *traffic) stickily(client netip.Addr, f proxy.Family) func() bool {
-	was := ""
+	was, lists := "", 0
 	return func() bool {
+		if now := tr.listsLost(); now != lists {
+			was, lists = "", now
+		}
 		began := tr.excused(sticky)
 		o := tr.w.Client.Probe(lab.Probe{
 			To: clusterIP(tr.w.sticky, f), Protocol: proxy.TCP, From: netip.AddrPortFrom(client, 0), Timeout: answerLimit,
@@ -185,15 +219,20 @@ func (tr *traffic) count(k kind, ok, excused bool, format string, args ...any) {
 	c.made++
 	switch {
 	case ok:
-		return
 	case excused || tr.excuses[k]:
 		c.excused++
+		c.excuses = note(c.excuses, format, args)
 	default:
 		c.failed++
+		c.failures = note(c.failures, format, args)
 	}
-	if len(c.examples) < 3 {
-		c.examples = append(c.examples, fmt.Sprintf(format, args...))
+}
+
+func note(examples []string, format string, args []any) []string {
+	if len(examples) < 3 {
+		examples = append(examples, fmt.Sprintf(format, args...))
 	}
+	return examples
 }
 
 func (tr *traffic) excused(k kind) bool {
@@ -244,11 +283,26 @@ func (tr *traffic) pass(times ...int) {
 	})
 }
 
+// failures says how many connections failed with an excuse so far.
+func (tr *traffic) failures() string {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	text := "failed so far:"
+	for _, k := range slices.Sorted(maps.Keys(tr.tallies)) {
+		text += fmt.Sprintf(" %s %d", k, tr.tallies[k].excused)
+	}
+	return text
+}
+
+func (tr *traffic) halt() {
+	tr.over.Do(func() { close(tr.stop) })
+	tr.done.Wait()
+}
+
 // end ends the load, says what it did, and fails the test if a connection was lost without an excuse.
 func (tr *traffic) end() {
 	tr.t.Helper()
-	close(tr.stop)
-	tr.done.Wait()
+	tr.halt()
 	took := time.Since(tr.since)
 	for _, s := range tr.sinks {
 		s.settle(tr)
@@ -258,7 +312,7 @@ func (tr *traffic) end() {
 	tr.t.Logf("load: %.0f new connections a second", float64(tr.tallies[fresh].made)/took.Seconds())
 	for _, k := range slices.Sorted(maps.Keys(tr.tallies)) {
 		c := tr.tallies[k]
-		tr.t.Logf("%-6s %6d made, %d failed, %d failed with an excuse %q", k, c.made, c.failed, c.excused, c.examples)
+		tr.t.Logf("%-6s %6d made, %d failed %q, %d failed with an excuse %q", k, c.made, c.failed, c.failures, c.excused, c.excuses)
 		if c.failed > 0 {
 			tr.t.Errorf("%d %s connections were lost", c.failed, k)
 		}
