@@ -97,10 +97,14 @@ type flowsObserver struct {
 	turns   *[len(proxy.Families)]turn
 }
 
+// flowsRetry is how long after a pass that failed, or may have missed flows, another follows.
+const flowsRetry = 30 * time.Second
+
 // turn is the cleaner's state in a family.
 type turn struct {
-	mu     sync.Mutex
-	newest *proxy.Snapshot
+	mu      sync.Mutex
+	newest  *proxy.Snapshot
+	waiting bool // another pass will come without being called for
 }
 
 func (o flowsObserver) Applied(ctx context.Context, a loop.Applied) {
@@ -108,12 +112,14 @@ func (o flowsObserver) Applied(ctx context.Context, a loop.Applied) {
 	turn.mu.Lock()
 	defer turn.mu.Unlock()
 	turn.newest = a.New
-	if a.Report.Full {
-		o.cleaner.Distrust(a.Family) // something was amiss in the kernel, or may have been
-	}
-	again := o.clean(ctx, a.Family, func() (conntrack.Result, error) { return o.cleaner.Applied(ctx, a.Old, a.New) })
-	if again > 0 {
-		time.AfterFunc(again, func() { o.again(ctx, a.Family) })
+	o.follow(ctx, a.Family, o.clean(ctx, a.Family, func() (conntrack.Result, error) { return o.cleaner.Applied(ctx, a.Old, a.New) }))
+}
+
+// follow makes another pass after some time, unless that is 0 or one is to come anyway. It wants the turn.
+func (o flowsObserver) follow(ctx context.Context, f proxy.Family, after time.Duration) {
+	if turn := &o.turns[f]; after > 0 && !turn.waiting {
+		turn.waiting = true
+		time.AfterFunc(after, func() { o.again(ctx, f) })
 	}
 }
 
@@ -122,8 +128,9 @@ func (o flowsObserver) again(ctx context.Context, f proxy.Family) {
 	turn := &o.turns[f]
 	turn.mu.Lock()
 	defer turn.mu.Unlock()
+	turn.waiting = false
 	if ctx.Err() == nil {
-		o.clean(ctx, f, func() (conntrack.Result, error) { return o.cleaner.Again(ctx, turn.newest) })
+		o.follow(ctx, f, o.clean(ctx, f, func() (conntrack.Result, error) { return o.cleaner.Again(ctx, turn.newest) }))
 	}
 }
 
@@ -133,7 +140,7 @@ func (o flowsObserver) clean(ctx context.Context, f proxy.Family, pass func() (c
 	result, err := pass()
 	log := klog.FromContext(ctx)
 	if err != nil && ctx.Err() == nil {
-		log.Error(err, "Stale UDP flows not deleted, the next change tries again")
+		log.Error(err, "Stale UDP flows not deleted", "retryIn", flowsRetry)
 	}
 	if !result.Pass {
 		return 0
@@ -145,5 +152,8 @@ func (o flowsObserver) clean(ctx context.Context, f proxy.Family, pass func() (c
 		}
 	}
 	log.V(2).Info("Looked for stale UDP flows", "deleted", result.Total(), "took", time.Since(began))
+	if err != nil || result.Interrupted {
+		return flowsRetry
+	}
 	return result.Again
 }
