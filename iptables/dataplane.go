@@ -58,8 +58,8 @@ func (d *dataplane) Apply(ctx context.Context, want *proxy.Snapshot) (proxy.Repo
 	}
 	d.shelf.review(want)
 	err := d.settle(ctx, want)
-	if err == nil && d.shelf.retry(now) {
-		// Only now: those that were refused before must not hold up the others.
+	// Only now: those that were refused before must not hold up the others.
+	for n := 1; err == nil && d.shelf.retry(now, n); n *= 2 {
 		err = d.settle(ctx, want)
 	}
 	d.served = d.served || err == nil

@@ -385,6 +385,51 @@ func TestSetAsideServiceIsTriedAgain(t *testing.T) {
 	}
 }
 
+// A kernel that lacks a module may refuse hundreds.
+func TestManySetAsideServicesAreNotAllTriedAgain(t *testing.T) {
+	n := v4.node()
+	var all []service
+	for i := range 60 {
+		s := numbered(i, remotePod)
+		if i%2 == 0 {
+			s.protocol = proxy.SCTP
+		}
+		all = append(all, s)
+	}
+	k := newKernel(proxy.IPv4)
+	d := newDataplane(Config{}, k)
+	now := time.Now()
+	d.now = func() time.Time { return now }
+	refusing(k, "-p sctp")
+	want := snapshot(n, all...)
+	mustApply(t, d, want)
+	tried := map[string]bool{}
+	for range 40 {
+		now = now.Add(retryAfter)
+		k.forget()
+		report := mustApply(t, d, want)
+		if len(report.SetAside) != 30 || len(k.inputs) > 3 {
+			t.Fatalf("%d set aside after %d restores", len(report.SetAside), len(k.inputs))
+		}
+		for _, s := range report.SetAside {
+			tried[s.Name.Name] = tried[s.Name.Name] || strings.Contains(k.inputs[0], "ns/"+s.Name.Name+":p ")
+		}
+	}
+	for name, was := range tried {
+		if !was {
+			t.Errorf("%s was never tried again", name)
+		}
+	}
+	k.Refuse = nil
+	now = now.Add(retryAfter)
+	if report := mustApply(t, d, want); len(report.SetAside) > 0 {
+		t.Errorf("still set aside: %v", setAside(report))
+	}
+	if diff := cmp.Diff(fresh(t, want), k.Dump()); diff != "" {
+		t.Errorf("unlike a fresh start (-want +got):\n%s", diff)
+	}
+}
+
 func TestSetAsideServiceThatChangesIsTriedAtOnce(t *testing.T) {
 	n := v4.node()
 	k := newKernel(proxy.IPv4)

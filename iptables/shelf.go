@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -18,8 +19,12 @@ type shelved struct {
 	until time.Time
 }
 
-// add sets aside what was found to offend.
+// add sets aside what was found to offend. What is due for another try waits as well, and comes before these then:
+// it was most likely refused for the same reason, and each try that fails costs as much as an Apply.
 func (s shelf) add(found []offence, now time.Time) {
+	for i, name := range s.due(now) {
+		s[name] = shelved{s[name].offence, now.Add(retryAfter - time.Millisecond + time.Duration(i))} // in the same order
+	}
 	for _, o := range found {
 		s[o.port.Name] = shelved{o, now.Add(retryAfter)}
 	}
@@ -34,15 +39,27 @@ func (s shelf) review(want *proxy.Snapshot) {
 	}
 }
 
-// retry takes off the shelf what has been there for long enough, and tells whether anything was.
-func (s shelf) retry(now time.Time) bool {
-	before := len(s)
+// retry takes off the shelf at most n of those that have been there for long enough, and tells whether there were any.
+func (s shelf) retry(now time.Time, n int) bool {
+	due := s.due(now)
+	for _, name := range due[:min(n, len(due))] {
+		delete(s, name)
+	}
+	return len(due) > 0
+}
+
+// due are those that have been there for long enough, the longest first.
+func (s shelf) due(now time.Time) []proxy.ServicePortName {
+	var names []proxy.ServicePortName
 	for name, x := range s {
 		if !now.Before(x.until) {
-			delete(s, name)
+			names = append(names, name)
 		}
 	}
-	return len(s) < before
+	slices.SortFunc(names, func(a, b proxy.ServicePortName) int {
+		return cmp.Or(s[a].until.Compare(s[b].until), a.Compare(b))
+	})
+	return names
 }
 
 // without is want but for what is set aside.
