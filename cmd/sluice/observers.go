@@ -112,6 +112,9 @@ func (o flowsObserver) Applied(ctx context.Context, a loop.Applied) {
 	turn.mu.Lock()
 	defer turn.mu.Unlock()
 	turn.newest = a.New
+	if a.Report.Full {
+		o.cleaner.Distrust(a.Family) // something was amiss in the kernel, or may have been
+	}
 	o.follow(ctx, a.Family, o.clean(ctx, a.Family, func() (conntrack.Result, error) { return o.cleaner.Applied(ctx, a.Old, a.New) }))
 }
 
