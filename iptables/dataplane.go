@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/klog/v2"
+
 	"github.com/sluice-proxy/sluice/iptables/xtables"
 	"github.com/sluice-proxy/sluice/proxy"
 )
@@ -25,6 +27,9 @@ type dataplane struct {
 
 	jumps  []xtables.Jump // those in place; nil: not known
 	served bool           // a whole snapshot has been applied once
+
+	// leave removes what an earlier start left in the other backend; nil once that is done.
+	leave func(ctx context.Context) error
 
 	now    func() time.Time
 	shelf  shelf
@@ -62,8 +67,24 @@ func (d *dataplane) Apply(ctx context.Context, want *proxy.Snapshot) (proxy.Repo
 	for n := 1; err == nil && d.shelf.retry(now, n); n *= 2 {
 		err = d.settle(ctx, want)
 	}
-	d.served = d.served || err == nil
+	if err == nil {
+		d.served = true
+		d.leaveOther(ctx)
+	}
 	return d.report(), err
+}
+
+// leaveOther ends the work of the other backend, which would go on sending packets to the endpoints of its time. It
+// comes after ours is complete, so that no packet finds neither, and what hinders it does not hinder ours.
+func (d *dataplane) leaveOther(ctx context.Context) {
+	if d.leave == nil {
+		return
+	}
+	if err := d.leave(ctx); err != nil {
+		klog.FromContext(ctx).Error(err, "Rules of an earlier start not removed from the other backend")
+		return
+	}
+	d.leave = nil
 }
 
 // Resync implements proxy.Dataplane: the next Apply writes everything.

@@ -70,6 +70,9 @@ func (m mode) New(family proxy.Family) (proxy.Dataplane, error) {
 	d.watch = func(ctx context.Context, doubt func(string)) error {
 		return ipt.Watch(ctx, []string{nat, filter}, doubt)
 	}
+	d.leave = func(ctx context.Context) error {
+		return m.cleanup(ctx, family, func(b xtables.Backend) bool { return b != ipt.Backend() })
+	}
 	return d, nil
 }
 
@@ -85,15 +88,24 @@ func (m mode) open(family proxy.Family, backend xtables.Backend) (*xtables.Runne
 func (m mode) Cleanup(ctx context.Context) error {
 	var errs []error
 	for _, family := range proxy.Families {
-		for _, backend := range xtables.Backends {
-			ipt, err := m.open(family, backend)
-			if err != nil {
-				// A backend without tools has no rules of ours.
-				continue
-			}
-			if err := cleanup(ctx, ipt); err != nil {
-				errs = append(errs, fmt.Errorf("clean up %v, backend %s: %w", family, backend, err))
-			}
+		errs = append(errs, m.cleanup(ctx, family, func(xtables.Backend) bool { return true }))
+	}
+	return errors.Join(errs...)
+}
+
+func (m mode) cleanup(ctx context.Context, family proxy.Family, concerns func(xtables.Backend) bool) error {
+	var errs []error
+	for _, backend := range xtables.Backends {
+		if !concerns(backend) {
+			continue
+		}
+		ipt, err := m.open(family, backend)
+		if err != nil {
+			// A backend without tools has no rules of ours.
+			continue
+		}
+		if err := cleanup(ctx, ipt); err != nil {
+			errs = append(errs, fmt.Errorf("clean up %v, backend %s: %w", family, backend, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -35,6 +35,7 @@ func newCommand() *cobra.Command {
 		Long: "Sluice makes this node's kernel serve Services: it forwards what is sent to their addresses to\n" +
 			"healthy pods. It takes the flags of kube-proxy and replaces it.",
 		Args:          cobra.NoArgs,
+		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
