@@ -42,7 +42,7 @@ func (tr *traffic) startStream(f proxy.Family) {
 		tr.t.Fatal(err)
 	}
 	tr.t.Cleanup(func() { tr.halt(); _ = conn.Close() })
-	tr.every(streamPause, func() bool {
+	tr.every(streamPause, func() {
 		n := s.sent.Add(1)
 		if tr.excused(stream) {
 			s.loose.Add(1)
@@ -51,8 +51,7 @@ func (tr *traffic) startStream(f proxy.Family) {
 		if _, err := conn.Write(binary.BigEndian.AppendUint64(nil, uint64(n))); err != nil {
 			_, _ = conn.Write(binary.BigEndian.AppendUint64(nil, uint64(n)))
 		}
-		tr.count(stream, true, false, "")
-		return true
+		tr.count(stream, true, 0, "")
 	})
 }
 

@@ -61,17 +61,18 @@ type traffic struct {
 
 	mu      sync.Mutex
 	tallies map[kind]*tally
-	excuses map[kind]bool // kinds that a fault makes fail just now
+	excuses map[kind]int // how often an excuse began or ended: odd while a fault makes that kind fail
 	longs   []*lab.Conn
 	lists   int // how often the kernel's lists of clients were lost
 
-	sinks []*sink
-	since time.Time
+	sinks   []*sink
+	sources int
+	since   time.Time
 }
 
 func (w *world) startTraffic(t *testing.T) *traffic {
 	t.Helper()
-	tr := &traffic{t: t, w: w, stop: make(chan struct{}), tallies: map[kind]*tally{}, excuses: map[kind]bool{}}
+	tr := &traffic{t: t, w: w, stop: make(chan struct{}), tallies: map[kind]*tally{}, excuses: map[kind]int{}}
 	for _, k := range []kind{fresh, long, sticky, stream} {
 		tr.tallies[k] = &tally{}
 	}
@@ -117,12 +118,20 @@ func (tr *traffic) awaitServed() {
 	}
 }
 
-// every does something again and again until the load ends or it returns false.
-func (tr *traffic) every(pause time.Duration, do func() bool) {
+// every does something again and again until the load ends. Not everybody does so at the same time.
+func (tr *traffic) every(pause time.Duration, do func()) {
+	tr.sources++
+	first := time.After(time.Duration(tr.sources) * (pause/longConns + time.Millisecond) % pause)
 	tr.done.Go(func() {
+		select {
+		case <-tr.stop:
+			return
+		case <-first:
+		}
 		tick := time.NewTicker(pause)
 		defer tick.Stop()
-		for do() {
+		for {
+			do()
 			select {
 			case <-tr.stop:
 				return
@@ -133,26 +142,25 @@ func (tr *traffic) every(pause time.Duration, do func() bool) {
 }
 
 // freshly makes new connections.
-func (tr *traffic) freshly(from *lab.Host, f proxy.Family, p proxy.Protocol) func() bool {
+func (tr *traffic) freshly(from *lab.Host, f proxy.Family, p proxy.Protocol) func() {
 	targets, n := []netip.AddrPort{clusterIP(tr.w.web, f), tr.w.nodePort(f, p)}, 0
-	return func() bool {
+	return func() {
 		n++
 		to := targets[n%len(targets)]
-		began := tr.excused(fresh)
+		began := tr.moment(fresh)
 		o := from.Probe(lab.Probe{To: to, Protocol: p, Timeout: answerLimit})
 		tr.count(fresh, o.Result == lab.Answered, began, "%s to %v over %v: %v", from.Name, to, p, o)
-		return true
 	}
 }
 
 // longly keeps a connection and says something over it; after a failure it makes another.
-func (tr *traffic) longly(i int) func() bool {
+func (tr *traffic) longly(i int) func() {
 	from := []*lab.Host{tr.w.visitor(), tr.w.Node, tr.w.Client}[i%3]
 	to := clusterIP(tr.w.web, proxy.Families[i%2])
 	var conn *lab.Conn
 	var was lab.Outcome
-	return func() bool {
-		began := tr.excused(long)
+	return func() {
+		began := tr.moment(long)
 		var o lab.Outcome
 		if conn == nil {
 			conn, o = from.Connect(lab.Probe{To: to, Protocol: proxy.TCP, Timeout: answerLimit})
@@ -166,7 +174,6 @@ func (tr *traffic) longly(i int) func() bool {
 		if !ok {
 			conn = nil // which is closed when the load ends
 		}
-		return true
 	}
 }
 
@@ -193,13 +200,13 @@ func (tr *traffic) keep(conn *lab.Conn) {
 }
 
 // stickily connects from one address to sticky, which must always lead to the same backend.
-func (tr *traffic) stickily(client netip.Addr, f proxy.Family) func() bool {
+func (tr *traffic) stickily(client netip.Addr, f proxy.Family) func() {
 	was, lists := "", 0
-	return func() bool {
+	return func() {
 		if now := tr.listsLost(); now != lists {
 			was, lists = "", now
 		}
-		began := tr.excused(sticky)
+		began := tr.moment(sticky)
 		o := tr.w.Client.Probe(lab.Probe{
 			To: clusterIP(tr.w.sticky, f), Protocol: proxy.TCP, From: netip.AddrPortFrom(client, 0), Timeout: answerLimit,
 		})
@@ -207,19 +214,18 @@ func (tr *traffic) stickily(client netip.Addr, f proxy.Family) func() bool {
 		if o.Result == lab.Answered {
 			was = o.Server
 		}
-		return true
 	}
 }
 
-// count takes a connection into account. Excused says whether it began while failing was excused.
-func (tr *traffic) count(k kind, ok, excused bool, format string, args ...any) {
+// count takes a connection into account that began at a moment.
+func (tr *traffic) count(k kind, ok bool, began int, format string, args ...any) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	c := tr.tallies[k]
 	c.made++
 	switch {
 	case ok:
-	case excused || tr.excuses[k]:
+	case began%2 == 1 || began != tr.excuses[k]:
 		c.excused++
 		c.excuses = note(c.excuses, format, args)
 	default:
@@ -235,23 +241,26 @@ func note(examples []string, format string, args []any) []string {
 	return examples
 }
 
-func (tr *traffic) excused(k kind) bool {
+// moment tells excuses from the times before, between and after them.
+func (tr *traffic) moment(k kind) int {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	return tr.excuses[k]
 }
 
+func (tr *traffic) excused(k kind) bool { return tr.moment(k)%2 == 1 }
+
 // excuse lets kinds of connections fail until over is called: those that overlap that time.
 func (tr *traffic) excuse(kinds ...kind) (over func()) {
-	set := func(on bool) {
+	turn := func() {
 		tr.mu.Lock()
 		defer tr.mu.Unlock()
 		for _, k := range kinds {
-			tr.excuses[k] = on
+			tr.excuses[k]++
 		}
 	}
-	set(true)
-	return func() { set(false) }
+	turn()
+	return turn
 }
 
 func (tr *traffic) made() map[kind]int {
