@@ -87,6 +87,7 @@ func TestFlagsReachTheConfiguration(t *testing.T) {
 		"service CIDRs":             {[]string{"--service-cidrs", "10.96.0.1/12"}, func(c *Config) bool { return c.Node.ServiceCIDRs[0] == netip.MustParsePrefix("10.96.0.0/12") }},
 		"priority":                  {[]string{"--priority-services", "a/b,c/d"}, func(c *Config) bool { return c.PriorityServices[1] == proxy.ServiceName{Namespace: "c", Name: "d"} }},
 		"external IPs off":          {[]string{"--feature-gates", "AllowServiceExternalIPs=false,AllAlpha=true"}, func(c *Config) bool { return !c.ExternalIPs }},
+		"no gates":                  {[]string{"--feature-gates="}, func(c *Config) bool { return c.ExternalIPs }},
 		"gates of others":           {[]string{"--feature-gates", "NFTablesProxyMode=true", "--feature-gates", "WatchList=false"}, func(c *Config) bool { return c.ExternalIPs }},
 		"lenient bind address":      {[]string{"--bind-address", "192.000.002.010"}, func(c *Config) bool { return c.Node.BindAddress == netip.MustParseAddr("192.0.2.10") }},
 		"IPv6 bind address":         {[]string{"--bind-address", "::"}, func(c *Config) bool { return c.HealthzAddr == "[::]:10256" && c.MetricsAddr == "[::1]:10249" }},

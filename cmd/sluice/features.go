@@ -3,6 +3,7 @@ package main
 import (
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // gate is a feature gate of kube-proxy.
@@ -36,9 +37,11 @@ var gates = []gate{
 }
 
 // externalIPs checks all gates and says whether spec.externalIPs is served.
-func externalIPs(c *checker, values map[string]string) bool {
+func externalIPs(c *checker, pairs []string) bool {
 	allowed := true
-	for name, text := range values {
+	for _, pair := range pairs {
+		name, text, _ := strings.Cut(pair, "=")
+		name, text = strings.TrimSpace(name), strings.TrimSpace(text)
 		i := slices.IndexFunc(gates, func(g gate) bool { return g.name == name })
 		if i < 0 {
 			c.add("feature-gates", "there is no gate %q", name)

@@ -15,7 +15,7 @@ type Options struct {
 	ConfigSyncPeriod       time.Duration
 	ManifestDir            string
 	HostnameOverride       string
-	FeatureGates           map[string]string
+	FeatureGates           []string
 	Mode                   string
 	ClusterCIDR            []string
 	DetectLocalMode        string
@@ -99,7 +99,7 @@ func (o *Options) addSourceFlags(fs *pflag.FlagSet) {
 		"Directory of YAML and JSON files with Services and EndpointSlices to serve instead of a cluster. It is watched.")
 	fs.StringSliceVar(&o.PriorityServices, "priority-services", o.PriorityServices,
 		"Services (namespace/name) that are served first at a start, besides default/kubernetes, kube-system/kube-dns and what is labelled k8s-app=kube-dns.")
-	fs.StringToStringVar(&o.FeatureGates, "feature-gates", o.FeatureGates,
+	fs.StringSliceVar(&o.FeatureGates, "feature-gates", o.FeatureGates,
 		"Pairs of gate and true or false. AllowServiceExternalIPs (default true) decides whether spec.externalIPs is served. "+
 			"The other gates of kube-proxy are accepted and change nothing.")
 }
