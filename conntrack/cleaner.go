@@ -15,9 +15,6 @@ const (
 	// maxListings bounds how often an interrupted listing is repeated.
 	maxListings = 5
 
-	// answerTime is how long an answer may be on its way that still belongs to a deleted flow.
-	answerTime = time.Second
-
 	// passTimeout ends a pass that the kernel does not answer.
 	passTimeout = 30 * time.Second
 )
@@ -25,8 +22,9 @@ const (
 // Cleaner deletes the UDP flows that a snapshot no longer allows. Calls for different families may
 // be concurrent, calls for one family may not.
 type Cleaner struct {
-	table Table
-	owed  [len(proxy.Families)]debt
+	table   Table
+	owed    [len(proxy.Families)]debt
+	answers [len(proxy.Families)]answers
 }
 
 // debt is what passes that failed have left to do in a family.
@@ -86,6 +84,8 @@ func (c *Cleaner) Applied(ctx context.Context, old, cur *proxy.Snapshot) (Result
 		owed.settle(cur)
 		return Result{}, nil
 	}
+	j.answers = c.answers[cur.Family()]
+	j.answers.forget(time.Now())
 	ctx, cancel := context.WithTimeout(ctx, passTimeout)
 	defer cancel()
 	result, err := c.pass(ctx, cur.Family(), j)
@@ -121,6 +121,8 @@ func (c *Cleaner) pass(ctx context.Context, family proxy.Family, j *judge) (Resu
 	if err != nil {
 		return result, fmt.Errorf("list %v UDP flows: %w", family, err)
 	}
+	// Before they are deleted, for a deletion that fails may have done its work.
+	c.answers[family].expect(stale[Untranslated], time.Now())
 	var errs []error
 	for reason, flows := range stale {
 		if len(flows) == 0 {

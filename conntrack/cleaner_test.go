@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -68,10 +70,16 @@ func TestCleanerEndsWhatTheSnapshotNoLongerAllows(t *testing.T) {
 			want: deletedBy(Untranslated),
 		},
 		{
-			name: "answer that outlived its flow",
+			name: "flow that somebody began from a frontend",
 			cur:  snapshot(oneNode, udp(on(dns), podA)),
 			flow: untranslated(dns, client),
-			want: deletedBy(Untranslated),
+			want: deletedBy(),
+		},
+		{
+			name: "the node's own flow from the port of a NodePort",
+			cur:  snapshot(oneNode, udp(on(nodePort), podA)),
+			flow: untranslated("192.168.0.1:30053", "198.51.100.1:53"),
+			want: deletedBy(),
 		},
 		{
 			name: "answer of a backend that outlived its flow: no client's packet is its reply",
@@ -321,6 +329,50 @@ func TestCleanerEndsAgainWhatALateAnswerBringsBack(t *testing.T) {
 	}
 	if left := table.All(); len(left) > 0 {
 		t.Errorf("left: %v", left)
+	}
+}
+
+func TestCleanerTellsLateAnswersFromOthers(t *testing.T) {
+	const nodePort = "192.168.0.1:30053"
+	own := untranslated(nodePort, "198.51.100.1:53")
+	answer := untranslated(nodePort, client)
+	for _, tt := range []struct {
+		name  string
+		after time.Duration
+		left  int
+	}{{"at once", 0, 1}, {"after a retry", answerMemory, 1}, {"much later", answerMemory + 1, 2}} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var table Fake
+				table.Add(own, untranslated(client, nodePort))
+				c := NewCleaner(&table)
+				cur := snapshot(oneNode, port(proxy.UDP, "dns", []string{"0.0.0.0:30053"}, podA))
+				if r, err := c.Applied(t.Context(), nil, cur); r.Total() != 1 || err != nil {
+					t.Fatalf("first pass: %+v, %v; want the client's flow deleted", r, err)
+				}
+				table.Add(answer)
+				time.Sleep(tt.after)
+				if _, err := c.Again(t.Context(), cur); err != nil {
+					t.Fatal(err)
+				}
+				left := table.All()
+				if len(left) != tt.left || left[0].Original != own.Original {
+					t.Errorf("left: %v; want %d, the node's own among them", left, tt.left)
+				}
+			})
+		})
+	}
+}
+
+func TestCleanerRemembersOnlySoManyFlows(t *testing.T) {
+	var a answers
+	flows := make([]Flow, maxAnswers+1)
+	for i := range flows {
+		flows[i] = untranslated(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), uint16(1+i>>16)).String(), dns)
+	}
+	a.expect(flows, time.Now())
+	if len(a) != maxAnswers {
+		t.Errorf("%d flows are remembered, want %d", len(a), maxAnswers)
 	}
 }
 

@@ -13,7 +13,7 @@ type Reason uint8
 // The reasons.
 const (
 	Gone         Reason = iota // its backend is not, or no longer, a serving endpoint
-	Untranslated               // it goes to a frontend, or comes from one, but was made when no rule was there
+	Untranslated               // it goes to a frontend but was made when no rule was there, or an answer to such a one has made it
 	Released                   // its frontend is no longer ours
 	Unassigned                 // no Service has this address of the Service ranges
 	NumReasons
@@ -33,6 +33,7 @@ type judge struct {
 	left      places // where they were served
 
 	unassigned []netip.Prefix // ranges of which all is ours
+	answers    answers
 }
 
 // idle tells whether no flow at all can be stale.
@@ -52,9 +53,8 @@ func (j *judge) stale(f Flow) (Reason, bool) {
 		}
 		return Gone, true
 	}
-	if f.untranslated() && j.owner(f.Original.Src) != nil {
-		// An answer was on its way while the flow that it belonged to was deleted, and has made a flow of
-		// its own. To that the client's packets are replies, which no rule translates.
+	if f.untranslated() && j.owner(f.Original.Src) != nil && j.answers.has(f) {
+		// To this flow the client's packets are replies, which no rule translates.
 		return Untranslated, true
 	}
 	if j.wasOurs(dst) {
