@@ -332,6 +332,42 @@ func TestCleanerEndsAgainWhatALateAnswerBringsBack(t *testing.T) {
 	}
 }
 
+// Zones belong to whoever made them, and their addresses mean what that one wants.
+func TestCleanerLeavesZonesAlone(t *testing.T) {
+	for name, mark := range map[string]func(*Flow){
+		"both directions": func(f *Flow) { f.Zone = 7 },
+		"original":        func(f *Flow) { f.OriginalZone = 7 },
+		"reply":           func(f *Flow) { f.ReplyZone = 7 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			flows := []Flow{
+				translated(client, dns, podB),
+				untranslated("192.0.2.2:40000", dns),
+				untranslated(client, "10.96.0.99:53"),
+				translated(client, "203.0.113.1:53", podA),
+			}
+			for i := range flows {
+				mark(&flows[i])
+				// As it came from the kernel.
+				got, ok, err := decodeFlow(body(proxy.IPv4, flows[i]), proxy.IPv4)
+				if got != flows[i] || !ok || err != nil {
+					t.Fatalf("decoded %v, %v, %v; want %v", got, ok, err, flows[i])
+				}
+			}
+			var table Fake
+			table.Add(flows...)
+			c := NewCleaner(&table)
+			first := snapshot(oneNode, port(proxy.UDP, "dns", []string{dns, "203.0.113.1:53"}, podA))
+			second := snapshot(oneNode, port(proxy.UDP, "dns", []string{dns}, podA))
+			for _, step := range [][2]*proxy.Snapshot{{nil, first}, {first, second}} {
+				if r, err := c.Applied(t.Context(), step[0], step[1]); !r.Pass || r.Total() > 0 || err != nil {
+					t.Errorf("%+v, %v; want a pass that deletes nothing", r, err)
+				}
+			}
+		})
+	}
+}
+
 func TestCleanerTellsLateAnswersFromOthers(t *testing.T) {
 	const nodePort = "192.168.0.1:30053"
 	own := untranslated(nodePort, "198.51.100.1:53")

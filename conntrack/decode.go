@@ -79,7 +79,8 @@ func decodeFlow(body []byte, family proxy.Family) (f Flow, ok bool, err error) {
 	if err != nil {
 		return Flow{}, false, err
 	}
-	f.Original, f.Reply, f.OriginalZone = original.ends(), reply.ends(), original.zone
+	f.Original, f.OriginalZone = original.ends(), original.zone
+	f.Reply, f.ReplyZone = reply.ends(), reply.zone
 	return f, original.isUDP(family) && reply.isUDP(family), nil
 }
 

@@ -14,7 +14,7 @@ import (
 func body(family proxy.Family, f Flow) []byte {
 	r, start := begin(nil, 0, 0, 0, family)
 	r.tuple(attrTupleOriginal, f.Original, f.OriginalZone)
-	r.tuple(attrTupleReply, f.Reply, 0)
+	r.tuple(attrTupleReply, f.Reply, f.ReplyZone)
 	r.attr(attrID, binary.BigEndian.AppendUint32(nil, f.ID))
 	r.attr16(attrZone, f.Zone)
 	m, _, err := nextMessage(r.end(start))
@@ -29,7 +29,7 @@ func TestDecodeReadsWhatEncodeWrites(t *testing.T) {
 		proxy.IPv4: translated(client, dns, podA),
 		proxy.IPv6: translated("[2001:db8::1]:1000", "[fd00::10]:53", "[fd01::1]:5353"),
 	} {
-		f.ID, f.Zone, f.OriginalZone = 7, 8, 9
+		f.ID, f.Zone, f.OriginalZone, f.ReplyZone = 7, 8, 9, 10
 		got, ok, err := decodeFlow(body(family, f), family)
 		if got != f || !ok || err != nil {
 			t.Errorf("got %v, %v, %v; want %v", got, ok, err, f)

@@ -20,9 +20,9 @@ type Flow struct {
 	// translated back, so Reply.Src is the backend.
 	Original, Reply Tuple
 
-	// Zone is the flow's zone, OriginalZone that of its original direction alone, for rules
-	// that separate only this direction. Both are 0 in most networks.
-	Zone, OriginalZone uint16
+	// Zone is the flow's zone, the others that of one direction alone, for rules that separate
+	// only this direction. All are 0 in most networks.
+	Zone, OriginalZone, ReplyZone uint16
 
 	// ID tells two flows with equal tuples apart, of which one came after the other; 0 is
 	// unknown and equals any.
@@ -33,6 +33,10 @@ type Flow struct {
 func (f Flow) untranslated() bool {
 	return f.Original.Src == f.Reply.Dst && f.Original.Dst == f.Reply.Src
 }
+
+// zoned tells whether the flow is in a zone, of which the rules for Services make none: it belongs to
+// other software, such as Open vSwitch, and its addresses mean what that wants.
+func (f Flow) zoned() bool { return f.Zone != 0 || f.OriginalZone != 0 || f.ReplyZone != 0 }
 
 // ErrInterrupted says that the table changed in a way that may have hidden some flows from a
 // listing.

@@ -43,6 +43,9 @@ func (j *judge) idle() bool {
 
 // stale tells whether a flow must end, and why.
 func (j *judge) stale(f Flow) (Reason, bool) {
+	if f.zoned() {
+		return 0, false
+	}
 	dst, backend := f.Original.Dst, f.Reply.Src
 	if owner := j.owner(dst); owner != nil {
 		if _, keep := slices.BinarySearchFunc(owner.Keep, backend, netip.AddrPort.Compare); keep {
