@@ -23,7 +23,7 @@ import (
 func inNamespace(t *testing.T) {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("needs root to make a network namespace")
+		t.Fatal("needs root to make a network namespace: run the tests as root")
 	}
 	// The thread is not unlocked, so it ends with the test's goroutine and with it the namespace.
 	runtime.LockOSThread()

@@ -37,7 +37,7 @@ type namespace struct {
 func newNamespace(t *testing.T) namespace {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root to make a network namespace")
+		t.Fatal("needs root to make a network namespace: run the tests as root")
 	}
 	cmd := exec.Command("cat") // lives until its input ends
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}

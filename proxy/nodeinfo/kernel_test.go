@@ -17,7 +17,7 @@ import (
 func inNamespace(t *testing.T, f func()) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root to make a network namespace")
+		t.Fatal("needs root to make a network namespace: run the tests as root")
 	}
 	done := make(chan struct{})
 	go func() {
