@@ -18,7 +18,7 @@ import (
 
 // Services opens and closes the ports on which load balancers ask about single Services, as a
 // snapshot that has been applied wants them. Ports that remain keep their connections. What
-// cannot be opened is tried again at the next call.
+// cannot be opened is tried again at the next call, and every 5 s.
 func (s *Server) Services(ctx context.Context, f proxy.Family, snapshot *proxy.Snapshot) {
 	s.ports[f].reconcile(ctx, snapshot)
 }
@@ -27,20 +27,19 @@ func (s *Server) Services(ctx context.Context, f proxy.Family, snapshot *proxy.S
 // not be called any more.
 func (s *Server) CloseServices() {
 	for _, p := range s.ports {
-		for name := range p.services {
-			p.close(name)
-		}
+		p.closeAll()
 		p.serving.Wait()
 	}
 }
 
-// nodePorts are the health check ports of the Services of a family. Only reconcile and
-// CloseServices use it.
+// nodePorts are the health check ports of the Services of a family.
 type nodePorts struct {
 	server  *Server
 	family  proxy.Family
-	serving sync.WaitGroup // counts listeners
+	serving sync.WaitGroup // counts listeners, and the goroutine that tries again
 
+	mu       sync.Mutex         // guards what follows
+	retrying context.CancelFunc // nil while nothing is tried again
 	seen     *proxy.Snapshot
 	addrs    []netip.Addr // where NodePorts are served
 	wanted   map[proxy.ServiceName]map[proxy.ServicePortName]*proxy.ServicePort
@@ -69,6 +68,8 @@ func newNodePorts(server *Server, family proxy.Family) *nodePorts {
 }
 
 func (p *nodePorts) reconcile(ctx context.Context, snapshot *proxy.Snapshot) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	due := p.learn(snapshot)
 	// A port that one Service gives up may be what another one takes.
 	for name := range due {
@@ -80,6 +81,19 @@ func (p *nodePorts) reconcile(ctx context.Context, snapshot *proxy.Snapshot) {
 		if port := p.port(name); port != 0 {
 			p.open(ctx, name, port)
 		}
+	}
+	p.retryLater(ctx)
+}
+
+func (p *nodePorts) closeAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name := range p.services {
+		p.close(name)
+	}
+	if p.retrying != nil {
+		p.retrying()
+		p.retrying = nil
 	}
 }
 

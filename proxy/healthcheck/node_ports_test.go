@@ -305,6 +305,104 @@ func TestPortThatIsTakenIsReportedOnceAndTriedAgain(t *testing.T) {
 	}
 }
 
+// silent is a listener to which nobody comes.
+type silent struct {
+	net.Listener
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *silent) Accept() (net.Conn, error) {
+	<-l.closed
+	return nil, net.ErrClosed
+}
+
+func (l *silent) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func TestPortThatIsTakenIsTriedAgainWithoutAnyChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex // guards what follows
+		taken := map[string]bool{"192.0.2.1:30001": true, "192.0.2.1:30002": true}
+		var tries, served []string
+		reports := 0
+		s := New(Config{
+			Families: proxy.Families[:], SyncPeriod: syncPeriod,
+			Listen: func(_ context.Context, _, address string) (net.Listener, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				tries = append(tries, address)
+				if taken[address] {
+					return nil, errTaken
+				}
+				served = append(served, address)
+				return &silent{closed: make(chan struct{})}, nil
+			},
+			ListenFailed: func(proxy.ServiceName, uint16, error) { reports++ },
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		s.Services(ctx, proxy.IPv4, snapshot(on("192.0.2.1"),
+			servicePort("a", "", 30001, "10.0.0.1"), servicePort("b", "", 30002), servicePort("c", "", 30003)))
+		cancel() // what brought us there ends
+		// later gives what is tried after some more ports have become free.
+		later := func(free ...string) []string {
+			mu.Lock()
+			tries = nil
+			for _, address := range free {
+				delete(taken, address)
+			}
+			mu.Unlock()
+			time.Sleep(retryInterval)
+			synctest.Wait()
+			return slices.Sorted(slices.Values(tries))
+		}
+		const first, second, third = "192.0.2.1:30001", "192.0.2.1:30002", "192.0.2.1:30003"
+		for i, step := range []struct{ free, tries, served []string }{
+			{nil, []string{first, second}, []string{third}},
+			{nil, []string{first, second}, []string{third}},
+			{[]string{first}, []string{first, second}, []string{third, first}},
+			{nil, []string{second}, []string{third, first}},
+			{[]string{second}, []string{second}, []string{third, first, second}},
+			{nil, nil, []string{third, first, second}},
+		} {
+			if diff := cmp.Diff(step.tries, later(step.free...)); diff != "" {
+				t.Errorf("%d: tried again (-want +got):\n%s", i, diff)
+			}
+			if diff := cmp.Diff(step.served, served); diff != "" {
+				t.Errorf("%d: served (-want +got):\n%s", i, diff)
+			}
+		}
+		if reports != 2 {
+			t.Errorf("%d reports, want one for each port", reports)
+		}
+		s.CloseServices()
+	})
+}
+
+// The bubble fails if anything is left running in it.
+func TestClosedServicesAreNotTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tries := 0
+		s := New(Config{
+			Families: proxy.Families[:], SyncPeriod: syncPeriod,
+			Listen: func(context.Context, string, string) (net.Listener, error) { tries++; return nil, errTaken },
+		})
+		s.Services(t.Context(), proxy.IPv4, snapshot(everywhere, servicePort("a", "", 30001)))
+		s.Services(t.Context(), proxy.IPv4, snapshot(everywhere, servicePort("a", "", 30001)))
+		before, closing := tries, time.Now()
+		s.CloseServices()
+		if took := time.Since(closing); took > 0 {
+			t.Errorf("closing waited %v in the bubble, want it to end what waits", took)
+		}
+		time.Sleep(time.Minute)
+		if tries != before {
+			t.Errorf("tried %d times after closing", tries-before)
+		}
+	})
+}
+
 func TestServicePortTellsOfASickProxy(t *testing.T) {
 	h := host{}
 	a, b := servicePort("a", "", 30001, "10.0.0.1"), servicePort("b", "", 30002, "10.0.0.1")
