@@ -55,7 +55,7 @@ func serve(ctx context.Context, cfg *Config) error {
 	}
 
 	group, ctx := errgroup.WithContext(ctx)
-	addrs, err := nodeinfo.Addrs()
+	addrs, err := nodeinfo.AddrsAtLast(ctx)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 const (
 	addrBurst = 100 * time.Millisecond // events within this time give one update
 	addrRetry = time.Second
+	addrTries = 5
 )
 
 // WatchAddrs calls set with the addresses of all interfaces, at first and after each change, until ctx
@@ -87,6 +88,21 @@ func Addrs() ([]netip.Addr, error) {
 		}
 	}
 	return addrs, nil
+}
+
+// AddrsAtLast is Addrs, tried several times: a list that changes while it is read ends with an error, and
+// those of a node that starts change often.
+func AddrsAtLast(ctx context.Context) ([]netip.Addr, error) { return atLast(ctx, Addrs) }
+
+func atLast(ctx context.Context, list func() ([]netip.Addr, error)) ([]netip.Addr, error) {
+	for try := 1; ; try++ {
+		addrs, err := list()
+		if err == nil || try == addrTries || ctx.Err() != nil {
+			return addrs, err
+		}
+		klog.FromContext(ctx).Info("Interface addresses not read", "reason", err.Error(), "retryIn", addrRetry)
+		pause(ctx, addrRetry)
+	}
 }
 
 func pause(ctx context.Context, d time.Duration) {
