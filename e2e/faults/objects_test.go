@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sluice-proxy/sluice/proxy"
@@ -67,11 +69,12 @@ func (w *world) service(t *testing.T, name string, spec corev1.ServiceSpec) *cor
 	return svc
 }
 
-// endpoints makes these hosts the endpoints of a Service, in both families.
+// endpoints makes these hosts the endpoints of a Service, in both families. An API server that has just come back may
+// need more than one try.
 func (w *world) endpoints(t *testing.T, svc *corev1.Service, port int32, hosts ...*lab.Host) {
 	t.Helper()
 	for _, f := range proxy.Families {
-		w.writeSlice(t, w.slice(svc, f, port, hosts))
+		eventually(t, "write EndpointSlice", func() error { return w.writeSlice(t.Context(), w.slice(svc, f, port, hosts)) })
 	}
 }
 
@@ -98,19 +101,19 @@ func (w *world) slice(svc *corev1.Service, f proxy.Family, port int32, hosts []*
 	return slice
 }
 
-func (w *world) writeSlice(t *testing.T, slice *discoveryv1.EndpointSlice) {
-	t.Helper()
+func (w *world) writeSlice(ctx context.Context, slice *discoveryv1.EndpointSlice) error {
 	api := w.api.DiscoveryV1().EndpointSlices(metav1.NamespaceDefault)
-	old, err := api.Get(t.Context(), slice.Name, metav1.GetOptions{})
-	if err != nil {
-		_, err = api.Create(t.Context(), slice, metav1.CreateOptions{})
-	} else {
-		slice.ResourceVersion = old.ResourceVersion
-		_, err = api.Update(t.Context(), slice, metav1.UpdateOptions{})
+	old, err := api.Get(ctx, slice.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		_, err = api.Create(ctx, slice, metav1.CreateOptions{})
+		return err
 	}
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
+	slice.ResourceVersion = old.ResourceVersion
+	_, err = api.Update(ctx, slice, metav1.UpdateOptions{})
+	return err
 }
 
 // clusterIP is where a Service's ClusterIP answers in a family.

@@ -65,9 +65,10 @@ type traffic struct {
 	longs   []*lab.Conn
 	lists   int // how often the kernel's lists of clients were lost
 
-	sinks   []*sink
-	sources int
-	since   time.Time
+	sinks     []*sink
+	flowsLost bool // the kernel forgot all that it knew
+	sources   int
+	since     time.Time
 }
 
 func (w *world) startTraffic(t *testing.T) *traffic {
