@@ -73,7 +73,7 @@ func prepareKernel(ctx context.Context, cfg *Config) (map[proxy.Family]proxy.Dat
 	dataplanes := map[proxy.Family]proxy.Dataplane{}
 	for _, f := range proxy.Families {
 		err := supported(ctx, mode, f)
-		if err != nil && f == proxy.IPv6 && !passing(err) {
+		if err != nil && f == proxy.IPv6 && lasting(err) {
 			// A node without IPv6, or without what a mode needs for it, is a usual thing.
 			klog.FromContext(ctx).Info("Serving IPv4 alone", "reason", err.Error())
 			continue
@@ -103,15 +103,24 @@ func prepareKernel(ctx context.Context, cfg *Config) (map[proxy.Family]proxy.Dat
 // supported says why the node cannot serve a family in a mode.
 func supported(ctx context.Context, mode proxy.Mode, f proxy.Family) error {
 	if why := nodeinfo.IPv6Missing(); f == proxy.IPv6 && why != "" {
-		return errors.New(why)
+		return noIPv6(why)
 	}
 	return mode.Supported(ctx, f)
 }
 
-// passing tells whether another start may find the trouble gone. It must not cost the node a family until then.
-func passing(err error) bool {
+// noIPv6 says why the kernel has no IPv6.
+type noIPv6 string
+
+func (why noIPv6) Error() string { return string(why) }
+
+// lasting tells whether the node lacks what a family needs. Any other trouble another start may find gone, and it
+// must not cost the node the family until then.
+func lasting(err error) bool {
+	if _, ok := errors.AsType[noIPv6](err); ok || errors.Is(err, xtables.ErrNotFound) {
+		return true
+	}
 	refused, ok := errors.AsType[*xtables.RestoreError](err)
-	return ok && refused.Resource
+	return ok && !refused.Resource
 }
 
 func families(dataplanes map[proxy.Family]proxy.Dataplane) []proxy.Family {

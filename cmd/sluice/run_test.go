@@ -190,6 +190,43 @@ func TestKernelBusyHostServesBothFamiliesOrNone(t *testing.T) {
 	}
 }
 
+// A program that fails says nothing of what the node supports, one that is not there says it all.
+func TestKernelHostServesIPv4AloneOnlyWithoutToolsForIPv6(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		saver string // of IPv6; empty: there are no programs for IPv6 at all
+		works bool
+	}{{"tools missing", "", true}, {"tools fail", "#!/bin/sh\necho 'Cannot fork' >&2\nexit 1\n", false}} {
+		t.Run(test.name, func(t *testing.T) {
+			ns, dir := newNamespace(t), t.TempDir()
+			for _, suffix := range []string{"", "-restore", "-save"} {
+				tool, err := exec.LookPath("iptables-nft" + suffix)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Symlink(tool, filepath.Join(dir, "iptables-nft"+suffix)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			path := dir
+			if test.saver != "" {
+				for _, name := range []string{"ip6tables-nft-save", "ip6tables-legacy-save"} {
+					if err := os.WriteFile(filepath.Join(dir, name), []byte(test.saver), 0o755); err != nil {
+						t.Fatal(err)
+					}
+				}
+				path += ":" + os.Getenv("PATH")
+			}
+			cmd := ns.sluice("--init-only", "--manifest-dir", t.TempDir(), "--conntrack-max-per-core=0")
+			cmd.Env = append(cmd.Env, "PATH="+path)
+			out, err := cmd.CombinedOutput()
+			if works := err == nil; works != test.works || strings.Contains(string(out), "IPv4 alone") != test.works {
+				t.Errorf("ended with %v:\n%s", err, out)
+			}
+		})
+	}
+}
+
 // Neither is the kernel tuned for a mode that cannot work, nor connection tracking before the mode's rules have
 // loaded it.
 func TestKernelIsNotTunedForAModeThatCannotWork(t *testing.T) {

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"strings"
 
 	"github.com/sluice-proxy/sluice/proxy"
 )
+
+// ErrNotFound says that a program is not installed.
+var ErrNotFound = exec.ErrNotFound
 
 // feature is a match or target without which the mode cannot work, and a rule that uses it.
 type feature struct {
