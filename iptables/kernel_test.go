@@ -323,6 +323,81 @@ func TestKernelIsCleanedUp(t *testing.T) {
 	})
 }
 
+// TestKernelWithRulesIptablesCannotExpress has rules by nft that make iptables refuse to list tables and chains.
+func TestKernelWithRulesIptablesCannotExpress(t *testing.T) {
+	for _, f := range proxy.Families {
+		t.Run(f.String(), func(t *testing.T) {
+			inNamespace(t, func() { serveBesideNative(t, family(f)) })
+		})
+	}
+}
+
+func serveBesideNative(t *testing.T, f family) {
+	nft, match := "ip", "ip saddr map { 192.0.2.1 : 5 }"
+	if proxy.Family(f) == proxy.IPv6 {
+		nft, match = "ip6", "ip6 saddr map { 2001:db8::1 : 5 }"
+	}
+	places := [][2]string{{filter, "FORWARD"}, {nat, "PREROUTING"}}
+	made, err := NewMode(Config{Backend: xtables.NFT}).New(proxy.Family(f))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := made.(*dataplane)
+	ipt := d.ipt.Interface.(*xtables.Runner)
+	for _, at := range places {
+		run(t, command(ipt, f), "-t", at[0], "-A", at[1], "-j", "ACCEPT")
+		run(t, "nft", "insert", "rule", nft, at[0], at[1], "ct mark set "+match)
+	}
+	snap := snapshot(f.node(), exposed("externalLocal"), numbered(1))
+	_, k := applied(t, snap)
+	// Jumps are told apart by nft, for iptables lists none here.
+	check := func(when string) {
+		t.Helper()
+		for _, table := range []string{nat, filter} {
+			want, err := k.Chains(t.Context(), table, xtables.DefaultPrefix)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := ipt.Chains(t.Context(), table, xtables.DefaultPrefix)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s: table %s differs (-want +got):\n%s", when, table, diff)
+			}
+		}
+		for _, j := range jumps(f.node()) {
+			rules := run(t, "nft", "list", "chain", nft, j.Table, j.Chain)
+			first, _, _ := strings.Cut(rules, "ct mark set")
+			if strings.Count(first, " jump "+j.Target+"\n") == 0 {
+				t.Errorf("%s: no jump to %s comes first:\n%s", when, j.Target, rules)
+			}
+		}
+	}
+	mustApply(t, d, snap)
+	check("first")
+	run(t, "nft", "flush", "chain", nft, nat, "SLUICE-SERVICES")
+	run(t, "sh", "-c", command(ipt, f)+" -t filter -D FORWARD 1")
+	d.Resync("damage")
+	mustApply(t, d, snap)
+	check("after the repair")
+	mustApply(t, newDataplane(Config{}, ipt), snap)
+	check("after a restart")
+
+	if err := NewMode(Config{}).Cleanup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if rules := run(t, "nft", "list", "ruleset"); strings.Contains(rules, xtables.DefaultPrefix) {
+		t.Errorf("left:\n%s", rules)
+	}
+	for _, at := range places {
+		rules := run(t, "nft", "list", "chain", nft, at[0], at[1])
+		if !strings.Contains(rules, "ct mark set") || !strings.Contains(rules, "accept\n\t}") {
+			t.Errorf("rules of others are gone:\n%s", rules)
+		}
+	}
+}
+
 func TestKernelSupportsTheMode(t *testing.T) {
 	inKernels(t, func(t *testing.T, ipt *xtables.Runner, f family) {
 		mode := NewMode(Config{Backend: ipt.Backend()})

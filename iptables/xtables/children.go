@@ -1,6 +1,7 @@
 package xtables
 
 import (
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -11,10 +12,12 @@ import (
 // messages may be read late, but process numbers come again.
 const remembered = 32
 
-// children are the programs that we started and that may have written. Watch asks it whose a commit is.
+// children are the programs that we started, and the sockets that we opened, and that may have written.
+// Watch asks it whose a commit is.
 type children struct {
-	mu   sync.Mutex
-	pids []uint32 // oldest first
+	mu      sync.Mutex
+	pids    []uint32 // oldest first
+	sockets []uint32 // port numbers, oldest first
 }
 
 // start starts a program. The lock is held meanwhile: its first commit may be heard of before its
@@ -25,11 +28,22 @@ func (c *children) start(cmd *exec.Cmd) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	if len(c.pids) == remembered {
-		c.pids = slices.Delete(c.pids, 0, 1)
-	}
-	c.pids = append(c.pids, uint32(cmd.Process.Pid))
+	c.pids = remember(c.pids, uint32(cmd.Process.Pid))
 	return nil
+}
+
+// startSocket is told the port number of a socket before it is written to.
+func (c *children) startSocket(port uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sockets = remember(c.sockets, port)
+}
+
+func remember(numbers []uint32, n uint32) []uint32 {
+	if len(numbers) == remembered {
+		numbers = slices.Delete(numbers, 0, 1)
+	}
+	return append(numbers, n)
 }
 
 // made tells whether a commit is ours. The process number in it is that of the initial pid
@@ -39,8 +53,20 @@ func (c *children) start(cmd *exec.Cmd) error {
 func (c *children) made(g generation) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if slices.Contains(c.sockets, g.port) && (g.process == "" || g.process == ownName()) {
+		return true
+	}
 	if g.process != "" && !strings.Contains(g.process, "tables-") {
 		return false
 	}
 	return slices.Contains(c.pids, g.port) || slices.Contains(c.pids, g.pid)
+}
+
+// ownName is what the kernel calls us. Without it our own commit raises a doubt, which does no harm.
+func ownName() string {
+	name, err := os.ReadFile("/proc/self/comm")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(string(name), "\n")
 }

@@ -3,7 +3,6 @@ package xtables
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/sluice-proxy/sluice/proxy"
 )
@@ -91,18 +90,10 @@ func (t tools) serviceRules(ctx context.Context, family proxy.Family) (int, erro
 	return sum, nil
 }
 
-// list is save for a table that may not exist, or that iptables cannot show: detection must not fail for a
-// table that others made with nft.
+// list is read for a table that may not exist.
 func (t tools) list(ctx context.Context, family proxy.Family, table, prefix string) (contents, error) {
 	if exists, err := t.holds(family, table); err != nil || !exists {
 		return newContents(), err
 	}
-	found, err := t.save(ctx, table, prefix)
-	if errors.Is(err, errIncompatible) {
-		return newContents(), nil
-	}
-	if err != nil {
-		return contents{}, fmt.Errorf("%s -t %s: %w", t.saver, table, err)
-	}
-	return found, nil
+	return t.read(ctx, family, table, prefix)
 }

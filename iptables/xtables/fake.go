@@ -87,18 +87,18 @@ func (f *Fake) Chains(_ context.Context, table, prefix string) (map[string]int, 
 
 // EnsureJumps implements Interface.
 func (f *Fake) EnsureJumps(ctx context.Context, jumps []Jump) error {
-	input, err := planJumps(jumps, f.list)
-	return f.follow(ctx, "insert jumps", input, err)
+	plan, err := planJumps(jumps, f.list)
+	return f.follow(ctx, "insert jumps", plan, err)
 }
 
 // RemoveJumps implements Interface.
 func (f *Fake) RemoveJumps(ctx context.Context, prefix string) error {
-	input, err := planRemoval(prefix, f.list)
-	return f.follow(ctx, "remove jumps", input, err)
+	plan, err := planRemoval(prefix, f.list)
+	return f.follow(ctx, "remove jumps", plan, err)
 }
 
-func (f *Fake) follow(ctx context.Context, what string, input []byte, err error) error {
-	if err == nil && len(input) > 0 {
+func (f *Fake) follow(ctx context.Context, what string, plan edit, err error) error {
+	if input := plan.input.bytes(); err == nil && len(input) > 0 {
 		err = f.Restore(ctx, input)
 	}
 	if err != nil {
@@ -107,15 +107,15 @@ func (f *Fake) follow(ctx context.Context, what string, input []byte, err error)
 	return nil
 }
 
-func (f *Fake) list(table, chain string) ([]string, error) {
+func (f *Fake) list(table, chain string) (listing, error) {
 	if f.fails() {
-		return nil, errInjected()
+		return listing{}, errInjected()
 	}
 	rules := f.Rules(table, chain)
 	for i, rule := range rules {
 		rules[i] = "-A " + chain + " " + rule
 	}
-	return rules, nil
+	return listing{rules: rules}, nil
 }
 
 // Rules are the rules of a chain, in the words in which they were given. It is nil if there is no such chain.

@@ -49,8 +49,8 @@ type Interface interface {
 
 	// EnsureJumps makes the jumps the first rules of their built-in chains, in the given order.
 	// Where they are all there, it moves them only if they are out of order, doubled, or behind a rule
-	// that leads to a chain of kube-proxy's. A table changes in one commit, so that no packet
-	// misses a jump. Jumps to other targets are left alone: see RemoveJumps.
+	// that leads to a chain of kube-proxy's. No packet misses a jump meanwhile: a table
+	// changes in one commit or, where iptables cannot list it, gets new jumps before it loses old ones. Jumps to other targets are left alone: see RemoveJumps.
 	EnsureJumps(ctx context.Context, jumps []Jump) error
 
 	// RemoveJumps deletes every rule of a built-in chain in nat and filter that leads to a chain whose

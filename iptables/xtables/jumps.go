@@ -26,18 +26,46 @@ var builtin = map[string][]string{
 	"raw":    {"PREROUTING", "OUTPUT"},
 }
 
-// listFunc gives the rules of a chain as iptables-save shows them: "-A CHAIN …".
-type listFunc func(table, chain string) ([]string, error)
+// listing is the rules of a chain.
+type listing struct {
+	// rules are as iptables-save shows them: "-A CHAIN …".
+	rules []string
+
+	// native, if iptables cannot show them, has the same rules. Then those above tell only where
+	// they lead, and has tells whether a jump is among them.
+	native []nativeRule
+	has    func(Jump) (bool, error)
+}
+
+type listFunc func(table, chain string) (listing, error)
+
+// edit is a change to jumps. It inserts before it deletes natively: no packet misses a jump.
+type edit struct {
+	input  tableWriter // for iptables-restore
+	native []nativeRule
+}
+
+// remove deletes a rule of a listing.
+func (e *edit) remove(table string, l listing, i int) {
+	if l.native != nil {
+		e.native = append(e.native, l.native[i])
+		return
+	}
+	e.input.add(table, deletion(l.rules[i]))
+}
+
+// deletion makes the command that deletes a rule of the one that appends it.
+func deletion(rule string) string { return "-D" + strings.TrimPrefix(rule, "-A") }
 
 // EnsureJumps implements Interface.
 func (r *Runner) EnsureJumps(ctx context.Context, jumps []Jump) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	input, err := planJumps(jumps, r.listRules(ctx))
-	if err != nil || len(input) == 0 {
-		return err
+	plan, err := planJumps(jumps, r.listRules(ctx))
+	if err == nil {
+		err = r.edit(ctx, plan)
 	}
-	if err := r.restore(ctx, input); err != nil {
+	if err != nil {
 		return fmt.Errorf("insert jumps: %w", err)
 	}
 	return nil
@@ -47,57 +75,104 @@ func (r *Runner) EnsureJumps(ctx context.Context, jumps []Jump) error {
 func (r *Runner) RemoveJumps(ctx context.Context, prefix string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	input, err := planRemoval(prefix, r.listRules(ctx))
-	if err != nil || len(input) == 0 {
-		return err
+	plan, err := planRemoval(prefix, r.listRules(ctx))
+	if err == nil {
+		err = r.edit(ctx, plan)
 	}
-	if err := r.restore(ctx, input); err != nil {
+	if err != nil {
 		return fmt.Errorf("remove jumps: %w", err)
 	}
+	return nil
+}
+
+func (r *Runner) edit(ctx context.Context, e edit) error {
+	if input := e.input.bytes(); len(input) > 0 {
+		if err := r.restore(ctx, input); err != nil {
+			return err
+		}
+	}
+	if len(e.native) == 0 {
+		return nil
+	}
+	return r.deleteNative(ctx, e.native)
+}
+
+func (r *Runner) deleteNative(ctx context.Context, rules []nativeRule) error {
+	limited, cancel := r.limit(ctx)
+	defer cancel()
+	same := tableWriter{} // what it would be as restore input
+	for _, rule := range rules {
+		same.add(rule.table, deletion(rule.String()))
+	}
+	if err := deleteNative(limited, r.family, rules, &r.children); err != nil {
+		r.ledger.doubtful(same.bytes())
+		return fmt.Errorf("delete rules by handle: %w", err)
+	}
+	r.ledger.record(same.bytes())
 	return nil
 }
 
 // listRules lists chains of the kernel. The library cannot stop its program, but lets it wait for the lock
 // no longer than the configuration says.
 func (r *Runner) listRules(ctx context.Context) listFunc {
-	return func(table, chain string) ([]string, error) {
+	return func(table, chain string) (listing, error) {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return listing{}, err
 		}
 		if exists, err := r.tools.holds(r.family, table); err != nil || !exists {
-			return nil, err
+			return listing{}, err
 		}
 		lines, err := r.lister.List(table, chain)
-		if err != nil {
-			return nil, fmt.Errorf("list %s of table %s: %w", chain, table, err)
+		if err != nil && strings.Contains(err.Error(), incompatible) {
+			return r.listNative(ctx, table, chain)
 		}
-		return slices.DeleteFunc(lines, func(line string) bool { return !strings.HasPrefix(line, "-A ") }), nil
+		if err != nil {
+			return listing{}, fmt.Errorf("list %s of table %s: %w", chain, table, err)
+		}
+		return listing{rules: slices.DeleteFunc(lines, func(line string) bool { return !strings.HasPrefix(line, "-A ") })}, nil
 	}
 }
 
-// planJumps is the restore input that makes jumps hold; empty if they do.
-func planJumps(jumps []Jump, list listFunc) ([]byte, error) {
-	plan := tableWriter{}
+func (r *Runner) listNative(ctx context.Context, table, chain string) (listing, error) {
+	limited, cancel := r.limit(ctx)
+	defer cancel()
+	rules, err := nativeRules(limited, r.family, table, chain)
+	if err != nil {
+		return listing{}, fmt.Errorf("dump %s of table %s: %w", chain, table, err)
+	}
+	l := listing{native: rules, has: func(j Jump) (bool, error) { return r.lister.Exists(j.Table, j.Chain, j.words()...) }}
+	for _, rule := range rules {
+		l.rules = append(l.rules, rule.String())
+	}
+	return l, nil
+}
+
+// planJumps is the edit that makes jumps hold; empty if they do.
+func planJumps(jumps []Jump, list listFunc) (plan edit, err error) {
 	for _, group := range groupJumps(jumps) {
-		rules, err := list(group[0].Table, group[0].Chain)
+		l, err := list(group[0].Table, group[0].Chain)
 		if err != nil {
-			return nil, err
+			return edit{}, err
 		}
-		ours := matchJumps(rules, group)
-		if inPlace(rules, ours, len(group)) {
+		ours := l.match(group)
+		done, err := l.inPlace(ours, group)
+		if err != nil {
+			return edit{}, err
+		}
+		if done {
 			continue
 		}
-		for i, rule := range rules {
+		for i := range l.rules {
 			if ours[i] != notOurs {
-				plan.add(group[0].Table, "-D"+strings.TrimPrefix(rule, "-A"))
+				plan.remove(group[0].Table, l, i)
 			}
 		}
 		// The last one first: iptables-nft cannot insert before a rule of the same commit.
 		for _, j := range slices.Backward(group) {
-			plan.add(j.Table, fmt.Sprintf("-I %s %s", j.Chain, j.spec()))
+			plan.input.add(j.Table, fmt.Sprintf("-I %s %s", j.Chain, j.spec()))
 		}
 	}
-	return plan.bytes(), nil
+	return plan, nil
 }
 
 // groupJumps gathers the jumps of each built-in chain, in the given order.
@@ -122,24 +197,24 @@ const (
 	stale   = -2 // leads to one of our targets, but is not, or no longer, wanted
 )
 
-// matchJumps says for each rule which wanted jump it is.
-func matchJumps(rules []string, group []Jump) []int {
-	found := make([]int, len(rules))
+// match says for each rule which wanted jump it is. Of native rules it is the first that leads there.
+func (l listing) match(group []Jump) []int {
+	found := make([]int, len(l.rules))
 	taken := make([]bool, len(group))
-	for i, rule := range rules {
-		found[i] = matchJump(rule, group, taken)
+	for i, rule := range l.rules {
+		found[i] = l.matchOne(rule, group, taken)
 	}
 	return found
 }
 
-func matchJump(rule string, group []Jump, taken []bool) int {
+func (l listing) matchOne(rule string, group []Jump, taken []bool) int {
 	result := notOurs
 	for i, j := range group {
 		if targetOf(rule) != j.Target {
 			continue
 		}
 		result = stale
-		if !taken[i] && sameRule(rule, "-A "+j.Chain+" "+j.spec()) {
+		if !taken[i] && (l.native != nil || sameRule(rule, "-A "+j.Chain+" "+j.spec())) {
 			taken[i] = true
 			return i
 		}
@@ -157,9 +232,26 @@ func sameRule(a, b string) bool {
 	return errX == nil && errY == nil && slices.Equal(x, y)
 }
 
-// inPlace tells whether nothing needs to be done: every wanted jump is there once, in order, and no rule
-// of kube-proxy's before the last of them.
-func inPlace(rules []string, ours []int, wanted int) bool {
+// inPlace tells whether nothing needs to be done. Of native rules that lead where they should, it asks iptables
+// whether they are the wanted ones.
+func (l listing) inPlace(ours []int, group []Jump) (bool, error) {
+	if !inOrder(l.rules, ours, len(group)) {
+		return false, nil
+	}
+	if l.native == nil {
+		return true, nil
+	}
+	for _, j := range group {
+		if found, err := l.has(j); err != nil || !found {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// inOrder tells whether every wanted jump is there once, in order, and no rule of kube-proxy's before
+// the last of them.
+func inOrder(rules []string, ours []int, wanted int) bool {
 	next := 0
 	for i, rule := range rules {
 		switch {
@@ -176,34 +268,38 @@ func inPlace(rules []string, ours []int, wanted int) bool {
 
 // spec is the rule without its chain.
 func (j Jump) spec() string {
-	words := slices.Clone(j.Match)
-	if j.Comment != "" {
-		words = append(words, "-m", "comment", "--comment", j.Comment)
-	}
-	words = append(words, "-j", j.Target)
+	words := j.words()
 	for i, word := range words {
 		words[i] = quote(word)
 	}
 	return strings.Join(words, " ")
 }
 
-// planRemoval is the restore input that deletes the jumps to chains of a prefix; empty if there are none.
-func planRemoval(prefix string, list listFunc) ([]byte, error) {
-	plan := tableWriter{}
+// words are those of spec.
+func (j Jump) words() []string {
+	words := slices.Clone(j.Match)
+	if j.Comment != "" {
+		words = append(words, "-m", "comment", "--comment", j.Comment)
+	}
+	return append(words, "-j", j.Target)
+}
+
+// planRemoval is the edit that deletes the jumps to chains of a prefix; empty if there are none.
+func planRemoval(prefix string, list listFunc) (plan edit, err error) {
 	for _, table := range ourTables {
 		for _, chain := range builtin[table] {
-			rules, err := list(table, chain)
+			l, err := list(table, chain)
 			if err != nil {
-				return nil, err
+				return edit{}, err
 			}
-			for _, rule := range rules {
+			for i, rule := range l.rules {
 				if strings.HasPrefix(targetOf(rule), prefix) {
-					plan.add(table, "-D"+strings.TrimPrefix(rule, "-A"))
+					plan.remove(table, l, i)
 				}
 			}
 		}
 	}
-	return plan.bytes(), nil
+	return plan, nil
 }
 
 // tableWriter gathers lines by table.

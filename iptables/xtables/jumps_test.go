@@ -19,8 +19,8 @@ var testJumps = []Jump{
 	{Table: "filter", Chain: "OUTPUT", Match: []string{"!", "-o", "lo", "-p", "udp"}, Target: "SLUICE-A"},
 }
 
-// eachInterface runs f with the real ones of both backends and families and with the fake. rules gives those of a
-// chain, and foreign writes as others do.
+// eachInterface runs f with the real ones of both backends and families, with one whose chains iptables cannot
+// list, and with the fake. rules gives those of a chain, and foreign writes as others do.
 func eachInterface(t *testing.T, f func(t *testing.T, i Interface, rules listFunc, foreign func(lines ...string))) {
 	prepare := []string{"*nat", ":SLUICE-A - [0:0]", ":SLUICE-B - [0:0]", ":KUBE-SERVICES - [0:0]", ":CNI - [0:0]", "COMMIT",
 		"*filter", ":SLUICE-A - [0:0]", "COMMIT"}
@@ -35,6 +35,21 @@ func eachInterface(t *testing.T, f func(t *testing.T, i Interface, rules listFun
 			r.foreignRestore(t, strings.Join(lines, "\n")+"\n")
 		})
 	})
+	for _, family := range proxy.Families {
+		t.Run("native/"+family.String(), func(t *testing.T) {
+			enterNetns(t)
+			r := newRunner(t, family, NFT)
+			mustRestore(t, r, prepare...)
+			r.addNative(t)
+			f(t, r, r.listRules(context.Background()), func(lines ...string) {
+				r.foreignRestore(t, strings.Join(lines, "\n")+"\n")
+				r.addNative(t)
+			})
+			if !r.hasNative(t) {
+				t.Error("rules of others are gone")
+			}
+		})
+	}
 }
 
 // targetsIn shows where the rules of a chain lead.
@@ -45,8 +60,10 @@ func targetsIn(t *testing.T, rules listFunc, table, chain string) string {
 		t.Fatal(err)
 	}
 	var targets []string
-	for _, line := range lines {
-		targets = append(targets, strings.TrimPrefix(targetOf(line), "SLUICE-"))
+	for _, line := range lines.rules {
+		if target := targetOf(line); target != "" {
+			targets = append(targets, strings.TrimPrefix(target, "SLUICE-"))
+		}
 	}
 	return strings.Join(targets, " ")
 }
@@ -73,8 +90,8 @@ func TestEnsureJumpsPutsThemFirstAndOnce(t *testing.T) {
 		}
 		mustEnsure(t, i, testJumps)
 		check("first")
-		if input, err := planJumps(testJumps, rules); err != nil || len(input) > 0 {
-			t.Errorf("a second call would write %q, error %v", input, err)
+		if plan, err := planJumps(testJumps, rules); err != nil || len(plan.input.order)+len(plan.native) > 0 {
+			t.Errorf("a second call would do %v, error %v", plan, err)
 		}
 		mustEnsure(t, i, testJumps)
 		check("again")
@@ -114,11 +131,11 @@ func TestEnsureJumpsMendsOrderOnlyWhereItMatters(t *testing.T) {
 func TestRemoveJumpsLeavesOthers(t *testing.T) {
 	eachInterface(t, func(t *testing.T, i Interface, rules listFunc, foreign func(...string)) {
 		mustEnsure(t, i, testJumps)
-		foreign("*nat", "-I PREROUTING -j CNI", `-A PREROUTING -m comment --comment "-j SLUICE-A" -j RETURN`, "-A PREROUTING -j SLUICE-B", "COMMIT")
+		foreign("*nat", "-I PREROUTING -j CNI", `-A PREROUTING -m comment --comment "-j SLUICE-A" -j CNI`, "-A PREROUTING -j SLUICE-B", "COMMIT")
 		if err := i.RemoveJumps(context.Background(), "SLUICE-"); err != nil {
 			t.Fatal(err)
 		}
-		for _, want := range [][3]string{{"nat", "PREROUTING", "CNI RETURN"}, {"nat", "OUTPUT", ""}, {"filter", "FORWARD", ""}} {
+		for _, want := range [][3]string{{"nat", "PREROUTING", "CNI CNI"}, {"nat", "OUTPUT", ""}, {"filter", "FORWARD", ""}} {
 			if got := targetsIn(t, rules, want[0], want[1]); got != want[2] {
 				t.Errorf("%s %s leads to %q instead of %q", want[0], want[1], got, want[2])
 			}

@@ -15,6 +15,21 @@ import (
 	"github.com/sluice-proxy/sluice/proxy"
 )
 
+// read lists a table of which it is known that listing does no harm.
+func (t tools) read(ctx context.Context, family proxy.Family, table, prefix string) (contents, error) {
+	found, err := t.save(ctx, table, prefix)
+	if err != nil {
+		err = fmt.Errorf("%s -t %s: %w", t.saver, table, err)
+	}
+	if !errors.Is(err, errIncompatible) {
+		return found, err
+	}
+	if found, err = nativeContents(ctx, family, table, prefix); err != nil {
+		return contents{}, fmt.Errorf("dump table %s: %w", table, err)
+	}
+	return found, nil
+}
+
 // save lists a table as it is parsed: a large one is never held whole.
 func (t tools) save(ctx context.Context, table, prefix string) (contents, error) {
 	var stderr bytes.Buffer

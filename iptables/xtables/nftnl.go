@@ -61,13 +61,53 @@ func parseMessage(m netlink.Message) (message, bool) {
 }
 
 // attr is the value of an attribute, or nil.
-func (m message) attr(kind uint16) []byte {
-	for _, a := range m.attrs {
+func (m message) attr(kind uint16) []byte { return attrOf(m.attrs, kind) }
+
+func attrOf(attrs []netlink.Attribute, kind uint16) []byte {
+	for _, a := range attrs {
 		if a.Type&^(netlink.Nested|netlink.NetByteOrder) == kind {
 			return a.Data
 		}
 	}
 	return nil
+}
+
+// nested follows attributes that hold attributes, and gives the value of the last, or nil.
+func nested(data []byte, path ...uint16) []byte {
+	for _, kind := range path {
+		attrs, err := netlink.UnmarshalAttributes(data)
+		if err != nil {
+			return nil
+		}
+		data = attrOf(attrs, kind)
+	}
+	return data
+}
+
+// target is the chain that a rule jumps or goes to, or "".
+func (m message) target() string {
+	expressions, err := netlink.UnmarshalAttributes(m.attr(unix.NFTA_RULE_EXPRESSIONS))
+	if err != nil {
+		return ""
+	}
+	for _, e := range expressions {
+		if string(nested(e.Data, unix.NFTA_EXPR_NAME)) != "immediate\x00" {
+			continue
+		}
+		name := nested(e.Data, unix.NFTA_EXPR_DATA, unix.NFTA_IMMEDIATE_DATA, unix.NFTA_DATA_VERDICT, unix.NFTA_VERDICT_CHAIN)
+		if len(name) > 0 {
+			return string(bytes.TrimRight(name, "\x00"))
+		}
+	}
+	return ""
+}
+
+// handle is that of a rule.
+func (m message) handle() uint64 {
+	if value := m.attr(unix.NFTA_RULE_HANDLE); len(value) == 8 {
+		return binary.BigEndian.Uint64(value)
+	}
+	return 0
 }
 
 func (m message) text(kind uint16) string {

@@ -205,12 +205,5 @@ func (r *Runner) Chains(ctx context.Context, table, prefix string) (map[string]i
 func (r *Runner) save(ctx context.Context, table, prefix string) (contents, error) {
 	limited, cancel := r.limit(ctx)
 	defer cancel()
-	if exists, err := r.tools.holds(r.family, table); err != nil || !exists {
-		return newContents(), err
-	}
-	found, err := r.tools.save(limited, table, prefix)
-	if err != nil {
-		return contents{}, fmt.Errorf("%s -t %s: %w", r.tools.saver, table, err)
-	}
-	return found, nil
+	return r.tools.list(limited, r.family, table, prefix)
 }

@@ -54,16 +54,6 @@ func TestListingLeavesNoLegacyTableBehind(t *testing.T) {
 	}
 }
 
-func TestChainsOfATableMadeByNFTIsAnError(t *testing.T) {
-	enterNetns(t)
-	r := newRunner(t, proxy.IPv4, NFT)
-	mustRestore(t, r, "*nat", ":SLUICE-A - [0:0]", "-A SLUICE-A -j RETURN", "COMMIT")
-	sh(t, "nft", "add rule ip nat SLUICE-A ct mark set ip saddr map { 192.0.2.1 : 5 }")
-	if _, err := r.Chains(context.Background(), "nat", "SLUICE-"); !errors.Is(err, errIncompatible) {
-		t.Errorf("error is %v", err)
-	}
-}
-
 func TestRestoreBlamesLine(t *testing.T) {
 	tests := []struct {
 		name  string

@@ -61,11 +61,23 @@ func parseSave(r io.Reader, prefix string) (contents, error) {
 // addRule counts a rule, given as the chain and its arguments.
 func (c contents) addRule(rule, prefix string) {
 	chain, args, _ := strings.Cut(rule, " ")
-	if strings.HasPrefix(chain, prefix) {
-		c.chains[chain]++
-		return
+	if !c.addOwn(chain, prefix) {
+		c.addForeign(chain, targetOf(args), prefix)
 	}
-	switch target := targetOf(args); {
+}
+
+// addOwn counts a rule if its chain is ours.
+func (c contents) addOwn(chain, prefix string) bool {
+	if !strings.HasPrefix(chain, prefix) {
+		return false
+	}
+	c.chains[chain]++
+	return true
+}
+
+// addForeign takes note of where a rule of another chain leads.
+func (c contents) addForeign(chain, target, prefix string) {
+	switch {
 	case strings.HasPrefix(target, prefix):
 		c.jumps[jump{chain, target}]++
 		if c.kube[chain] {
