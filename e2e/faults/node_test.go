@@ -49,7 +49,7 @@ func nodeEdited(s *story) {
 	flags := []string{"--detect-local-mode", "NodeCIDR", "--nodeport-addresses", "primary", "--cluster-cidr", ""}
 	s.stop(s.T)
 	s.start(s.T, flags...)
-	before := s.world.rules(s.T)
+	before := s.rules(s.T)
 	s.load.pass()
 
 	// A zone without hints changes nothing.
@@ -62,7 +62,7 @@ func nodeEdited(s *story) {
 
 	// The range of its pods comes with another Node object: nothing may change it in place.
 	narrow := netip.PrefixFrom(lab.NodeCIDR.Addr(), lab.NodeCIDR.Bits()+1)
-	s.replaceNode(s.node(zone, lab.NodeIP, narrow))
+	s.replaceNode(s.node(lab.NodeIP, narrow))
 	s.awaitRule(" -s " + narrow.String() + " ")
 	s.load.pass()
 
@@ -72,7 +72,7 @@ func nodeEdited(s *story) {
 	s.awaitNodePorts(lab.NodeIP2)
 	s.setAddress(lab.NodeIP)
 	s.awaitNodePorts(lab.NodeIP)
-	s.replaceNode(s.node(zone, lab.NodeIP, lab.NodeCIDR))
+	s.replaceNode(s.node(lab.NodeIP, lab.NodeCIDR))
 	s.awaitRules(s.T, before)
 	over()
 	s.load.pass()
@@ -101,7 +101,7 @@ func (s *story) replaceNode(node *corev1.Node) {
 func (s *story) setAddress(ip netip.Addr) {
 	s.Helper()
 	node := s.getNode()
-	node.Status.Addresses = s.node(zone, ip, lab.NodeCIDR).Status.Addresses
+	node.Status.Addresses = s.node(ip, lab.NodeCIDR).Status.Addresses
 	if _, err := s.api.CoreV1().Nodes().UpdateStatus(s.Context(), node, metav1.UpdateOptions{}); err != nil {
 		s.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func (s *story) setAddress(ip netip.Addr) {
 func (s *story) awaitRule(text string) {
 	s.Helper()
 	eventually(s.T, fmt.Sprintf("a rule with %q", text), func() error {
-		if !strings.Contains(s.world.rules(s.T), text) {
+		if !strings.Contains(s.rules(s.T), text) {
 			return fmt.Errorf("there is none")
 		}
 		return nil

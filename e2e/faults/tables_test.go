@@ -132,7 +132,7 @@ func rewritten(s *story) {
 	for range rounds {
 		s.iptables(s.T, "-t nat -A SLUICE-POSTROUTING -j RETURN")
 		eventually(s.T, "foreign rule is gone", func() error {
-			if strings.Contains(s.world.rules(s.T), "-A SLUICE-POSTROUTING -j RETURN\n") {
+			if strings.Contains(s.rules(s.T), "-A SLUICE-POSTROUTING -j RETURN\n") {
 				return fmt.Errorf("it is there")
 			}
 			return nil
@@ -145,13 +145,11 @@ func rewritten(s *story) {
 	s.moves(s.T, s.local())
 }
 
-func (s *story) ruleText() string { return s.world.rules(s.T) }
-
 // foreign: others may do with their own rules what they like.
 func foreign(s *story) {
 	s.iptables(s.T, "-t nat -N FOREIGN")
 	s.iptables(s.T, "-t nat -A PREROUTING -j FOREIGN")
-	before := s.world.rules(s.T)
+	before := s.rules(s.T)
 	repairs := s.repairs(s.T)
 	stop := while(s.T, func(context.Context, int) error {
 		s.iptables(s.T, "-t nat -A FOREIGN -p tcp --dport 9 -j RETURN")
@@ -165,7 +163,7 @@ func foreign(s *story) {
 	if n := s.repairs(s.T) - repairs; n != 0 {
 		s.Errorf("%v repairs though nobody touched what is ours", n)
 	}
-	if diff := cmp.Diff(before, s.world.rules(s.T)); diff != "" {
+	if diff := cmp.Diff(before, s.rules(s.T)); diff != "" {
 		s.Errorf("rules (-want +got):\n%s", diff)
 	}
 	s.iptables(s.T, "-t nat -D PREROUTING -j FOREIGN")

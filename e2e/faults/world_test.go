@@ -46,7 +46,7 @@ type world struct {
 func newWorld(t *testing.T, backend string) *world {
 	w := &world{Lab: lab.Start(t, lab.Config{}), backend: backend, dir: t.TempDir()}
 	w.startPlane(t)
-	w.createNode(t, w.node(zone, lab.NodeIP, lab.NodeCIDR))
+	w.createNode(t, w.node(lab.NodeIP, lab.NodeCIDR))
 	w.createServices(t)
 	t.Cleanup(func() { w.end(t) })
 	w.start(t)
@@ -90,7 +90,7 @@ func (w *world) startPlane(t *testing.T) {
 }
 
 // node is the Node object with these facts, in both families.
-func (w *world) node(zone string, ip netip.Addr, pods netip.Prefix) *corev1.Node {
+func (w *world) node(ip netip.Addr, pods netip.Prefix) *corev1.Node {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}}
 	node.Labels = map[string]string{corev1.LabelTopologyZone: zone}
 	for _, f := range proxy.Families {
