@@ -1,43 +1,22 @@
 package cluster
 
 import (
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/sluice-proxy/sluice/e2e/suite"
 )
 
-// The programs under test, built by TestMain.
+// The programs under test; sluiceBinary is built by TestMain.
 var (
 	sluiceBinary    string
 	apiserverBinary = filepath.Join("..", "bin", "kube-apiserver")
 )
 
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "sluice-cluster-")
-	if err == nil {
-		err = build(dir)
-	}
-	code := 1
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	} else {
-		code = m.Run()
-	}
-	_ = os.RemoveAll(dir)
-	os.Exit(code)
-}
-
-func build(dir string) error {
-	if _, err := os.Stat(apiserverBinary); err != nil {
-		return fmt.Errorf("the cluster suite needs kube-apiserver (run `make apiserver`): %w", err)
-	}
-	sluiceBinary = filepath.Join(dir, "sluice")
-	// The race detector watches the real binary too.
-	out, err := exec.Command("go", "build", "-race", "-o", sluiceBinary, "../../cmd/sluice").CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("build sluice: %w\n%s", err, out)
-	}
-	return nil
+	os.Exit(suite.Main(m, []string{apiserverBinary}, func(_, sluice string) error {
+		sluiceBinary = sluice
+		return nil
+	}))
 }

@@ -1,14 +1,14 @@
 package manifests
 
 import (
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/sluice-proxy/sluice/e2e/suite"
 )
 
-// The programs under test, built by TestMain, and the root of the repository.
+// The programs under test, of which sluiceBinary is built by TestMain, and the root of the repository.
 var (
 	sluiceBinary    string
 	root            = filepath.Join("..", "..")
@@ -17,31 +17,8 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "sluice-manifests-")
-	if err == nil {
-		err = build(dir)
-	}
-	code := 1
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	} else {
-		code = m.Run()
-	}
-	_ = os.RemoveAll(dir)
-	os.Exit(code)
-}
-
-func build(dir string) error {
-	for _, path := range []string{apiserverBinary, kubeProxyBinary} {
-		if _, err := os.Stat(path); err != nil {
-			return fmt.Errorf("the manifests suite needs a program of Kubernetes (run `make %s`): %w", filepath.Clean(filepath.Join("e2e", "manifests", path)), err)
-		}
-	}
-	sluiceBinary = filepath.Join(dir, "sluice")
-	// The race detector watches the real binary too.
-	out, err := exec.Command("go", "build", "-race", "-o", sluiceBinary, "../../cmd/sluice").CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("build sluice: %w\n%s", err, out)
-	}
-	return nil
+	os.Exit(suite.Main(m, []string{apiserverBinary, kubeProxyBinary}, func(_, sluice string) error {
+		sluiceBinary = sluice
+		return nil
+	}))
 }
