@@ -156,10 +156,15 @@ func (d *dataplane) move(ctx context.Context, target *proxy.Snapshot, keep bool)
 		between = nil // a cold start refuses last
 	}
 	p := d.cfg.plan(d.maybe, between, next)
-	if err := d.leaveJumps(ctx, target.Node()); err != nil {
+	left, err := d.leaveJumps(ctx, target.Node())
+	if err != nil {
+		d.jumps = nil
 		return err
 	}
 	if err := d.restore(ctx, p, keep); err != nil {
+		if left {
+			d.jumps = nil // some are gone, and may be wanted again by the next attempt
+		}
 		if d.maybe = append(d.maybe, next); between != nil {
 			d.maybe = append(d.maybe, between)
 		}
@@ -254,8 +259,8 @@ func (d *dataplane) ensureJumps(ctx context.Context, n *proxy.Node) error {
 	return nil
 }
 
-// leaveJumps removes the jumps to chains that are about to be deleted.
-func (d *dataplane) leaveJumps(ctx context.Context, n *proxy.Node) error {
+// leaveJumps removes the jumps to chains that are about to be deleted, and tells whether there were any.
+func (d *dataplane) leaveJumps(ctx context.Context, n *proxy.Node) (left bool, err error) {
 	var wanted, had []string
 	for _, j := range jumps(n) {
 		wanted = append(wanted, j.Target)
@@ -269,10 +274,11 @@ func (d *dataplane) leaveJumps(ctx context.Context, n *proxy.Node) error {
 			continue
 		}
 		if err := d.ipt.RemoveJumps(ctx, target); err != nil {
-			return fmt.Errorf("lead packets past %s: %w", target, err)
+			return left, fmt.Errorf("lead packets past %s: %w", target, err)
 		}
+		left = true
 	}
-	return nil
+	return left, nil
 }
 
 func sameJumps(a, b []xtables.Jump) bool {
