@@ -70,12 +70,30 @@ func (b balancer) remembered(out *chains, backends []proxy.Backend) {
 // spread picks one of the backends.
 func (b balancer) spread(out *chains, backends []proxy.Backend) {
 	for i, backend := range backends {
+		protocol := protocolMatch(b.sp)
 		if ownsChain(b.sp, backend) {
-			out.rule(chance(1, len(backends)-i), "-j", endpointOf(b.sp, backend))
-		} else {
-			out.rule(chance(1, len(backends)-i), translate(b.sp, backend))
+			protocol = ""
 		}
+		out.rule(chance(1, len(backends)-i), protocol, b.target(backend))
 	}
+}
+
+// picks are the rules that pick one backend of a flat pool, for packets whose protocol is known.
+func (b balancer) picks() []string {
+	backends := b.sp.Backends(b.pool)
+	rules := make([]string, len(backends))
+	for i, backend := range backends {
+		rules[i] = join(chance(1, len(backends)-i), b.target(backend))
+	}
+	return rules
+}
+
+// target sends a packet to the backend.
+func (b balancer) target(backend proxy.Backend) string {
+	if ownsChain(b.sp, backend) {
+		return "-j " + endpointOf(b.sp, backend)
+	}
+	return translate(backend)
 }
 
 func (b balancer) chain(shard int) string {

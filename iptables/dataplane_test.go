@@ -108,12 +108,13 @@ func TestOneChangeWritesTheSameHoweverManyServices(t *testing.T) {
 		}
 		return len(k.inputs[0]), report.Tables[0].Writes + report.Tables[1].Writes
 	}
-	fewBytes, fewRules := change(10)
+	fewBytes, fewRules := change(20)
 	manyBytes, manyRules := change(3000)
 	if fewBytes != manyBytes || fewRules != manyRules {
-		t.Errorf("%d bytes and %d rules for one of 10, %d and %d for one of 3000", fewBytes, fewRules, manyBytes, manyRules)
+		t.Errorf("%d bytes and %d rules for one of 20, %d and %d for one of 3000", fewBytes, fewRules, manyBytes, manyRules)
 	}
-	if manyRules > 3 || manyBytes > 1000 {
+	// A chain lists up to 16 Services.
+	if manyRules > 1+16*2 || manyBytes > 5000 {
 		t.Errorf("one backend changed: %d bytes, %d rules", manyBytes, manyRules)
 	}
 }
@@ -495,7 +496,7 @@ func TestSearchIsLimited(t *testing.T) {
 func TestChainThatOthersUseHindersNothing(t *testing.T) {
 	for _, blind := range []bool{false, true} {
 		n := v4.node()
-		before := snapshot(n, numbered(0, remotePod), numbered(1, remotePod))
+		before := snapshot(n, numbered(0, remotePod), numbered(1, many("10.1.2.", fewRules+1)...))
 		after := snapshot(n, numbered(0, localPod))
 		d, k := applied(t, before)
 		k.Blind = blind

@@ -8,8 +8,9 @@ import (
 
 // entry is what a ServicePort adds to one of the trees.
 type entry struct {
-	index      index
-	key, rules string
+	index index
+	key   string
+	rules rules
 }
 
 // entries appends what sp adds to the trees. A nil ServicePort adds nothing.
@@ -20,24 +21,56 @@ func (r *renderer) entries(to []entry, sp *proxy.ServicePort) []entry {
 	l := r.layout(sp)
 	for i, f := range r.frontends(sp) {
 		serve, refuse := indexesOf(f.Kind)
-		add := func(in index, rules string) {
-			to = append(to, entry{in, key(in, f.Addr.Addr(), sp.Name.Protocol, f.Addr.Port()), rules})
+		add := func(in index, does rules) {
+			to = append(to, entry{in, key(in, f.Addr.Addr(), sp.Name.Protocol, f.Addr.Port()), does})
 		}
 		about := comment(sp.Name.String() + " " + f.Kind.String())
 		if l.entry[i] != "" {
-			add(serve, about+" -j "+l.entry[i])
+			add(serve, r.service(sp, l, i, about))
 		}
-		if rules := r.refusal(sp, f, about); rules != "" {
-			add(refuse, rules)
+		if text := r.refusal(sp, f, about); text != "" {
+			add(refuse, rules{text: text})
 		}
 		if f.Kind == proxy.ClusterIP {
-			add(byKnown, "-j REJECT")
+			add(byKnown, rules{text: "-j REJECT"})
 		}
 	}
 	if sp.HealthCheckNodePort != 0 {
-		to = append(to, entry{byHealthPort, key(byHealthPort, r.family.Any(), proxy.TCP, sp.HealthCheckNodePort), "-j ACCEPT"})
+		health := key(byHealthPort, r.family.Any(), proxy.TCP, sp.HealthCheckNodePort)
+		to = append(to, entry{byHealthPort, health, rules{text: "-j ACCEPT"}})
 	}
 	return to
+}
+
+// service is what nat does with packets to the i-th frontend of sp: choose a backend at once, or go on to a chain.
+func (r *renderer) service(sp *proxy.ServicePort, l layout, i int, about string) rules {
+	does := rules{text: about + " -j " + l.entry[i], closed: r.closed(r.frontends(sp)[i])}
+	g := l.groupOf(i)
+	if g == nil {
+		return does
+	}
+	if first := g.steps[0]; first.action == masquerade {
+		does.mark, does.marked = join(first.match, r.mark), true
+	}
+	if l.direct {
+		b := newBalancer(sp, g.pool())
+		does.text, does.marked = about+" "+strings.Join(b.picks(), "\n"), false
+	}
+	return does
+}
+
+// closed is how many nibbles of a frontend's key say that it is in a ServiceCIDR, of which we refuse what is not
+// translated; 0 if it is in none.
+func (r *renderer) closed(f proxy.Frontend) int {
+	if f.Kind != proxy.ClusterIP {
+		return 0
+	}
+	for _, p := range r.serviceCIDRs {
+		if p.Contains(f.Addr.Addr()) {
+			return (p.Bits() + 3) / 4
+		}
+	}
+	return 0
 }
 
 func indexesOf(k proxy.FrontendKind) (serve, refuse index) {

@@ -120,7 +120,7 @@ func ownerOf(line string, suspects []*proxy.ServicePort, n *proxy.Node) *proxy.S
 		adds = r.entries(adds[:0], sp)
 		for _, e := range adds {
 			d := drawer{n.Family, e.index}
-			if d.name(e.key) == words[0] || strings.HasSuffix(line, join(d.match(e.key), e.rules)) {
+			if d.name(e.key) == words[0] || d.renders(e, line) {
 				return sp
 			}
 		}

@@ -21,6 +21,8 @@ type renderer struct {
 	pod, notPod string // matches; empty if the node cannot tell pods apart
 	mark        string // the target that asks for masquerading
 	nodePorts   bool   // some address serves NodePorts
+
+	serviceCIDRs []netip.Prefix
 }
 
 func newRenderer(n *proxy.Node) *renderer {
@@ -29,6 +31,8 @@ func newRenderer(n *proxy.Node) *renderer {
 		pod:       podMatch(n.PodSource),
 		mark:      setMark(n.MasqueradeMark),
 		nodePorts: servesNodePorts(n),
+
+		serviceCIDRs: n.ServiceCIDRs,
 	}
 	if r.pod != "" {
 		r.notPod = "! " + r.pod
@@ -39,7 +43,7 @@ func newRenderer(n *proxy.Node) *renderer {
 // sameRules tells whether both nodes have the same chains for every ServicePort.
 func sameRules(a, b *proxy.Node) bool {
 	return a.Family == b.Family && a.PodSource == b.PodSource && a.MasqueradeMark == b.MasqueradeMark &&
-		servesNodePorts(a) == servesNodePorts(b)
+		servesNodePorts(a) == servesNodePorts(b) && slices.Equal(a.ServiceCIDRs, b.ServiceCIDRs)
 }
 
 func servesNodePorts(n *proxy.Node) bool {
@@ -78,6 +82,9 @@ func setMark(mark uint32) string { return fmt.Sprintf("-j MARK --set-xmark %#x/%
 func (r *renderer) servicePort(out *chains, sp *proxy.ServicePort) {
 	l := r.layout(sp)
 	for _, g := range l.groups {
+		if l.direct {
+			break
+		}
 		r.route(out, sp, g, l.inline)
 		for _, s := range g.sources {
 			out.begin(s.chain)
@@ -134,13 +141,14 @@ func (r *renderer) endpoint(out *chains, sp *proxy.ServicePort, b proxy.Backend)
 	if sp.Affinity > 0 {
 		remember = "-m recent --name " + name + " --set"
 	}
-	out.rule(remember, translate(sp, b))
+	out.rule(remember, protocolMatch(sp), translate(b))
 }
 
-// translate is the match and target that send a packet to b.
-func translate(sp *proxy.ServicePort, b proxy.Backend) string {
-	return "-p " + sp.Name.Protocol.String() + " -j DNAT --to-destination " + b.Addr.String()
-}
+// protocolMatch is what a rule with a port in its target must match.
+func protocolMatch(sp *proxy.ServicePort) string { return "-p " + sp.Name.Protocol.String() }
+
+// translate is the target that sends a packet to b.
+func translate(b proxy.Backend) string { return "-j DNAT --to-destination " + b.Addr.String() }
 
 func ownsChain(sp *proxy.ServicePort, b proxy.Backend) bool { return b.Local || sp.Affinity > 0 }
 
@@ -163,6 +171,7 @@ type layout struct {
 	groups []group
 	entry  []string // by frontend: the chain it leads to; empty if nat does not serve it
 	inline bool     // the only group's chain is that of the only pool too
+	direct bool     // and there is none: its few rules stand in the tree
 }
 
 // group is the frontends of a ServicePort that treat their clients alike.
@@ -202,6 +211,7 @@ func (r *renderer) layout(sp *proxy.ServicePort) layout {
 		l.inline = true
 		l.groups[0].chain = chainOf(serviceChain, sp.Name)
 	}
+	l.direct = l.isDirect(sp, member)
 	walls := 0
 	for i, f := range frontends {
 		if member[i] < 0 {
@@ -215,6 +225,42 @@ func (r *renderer) layout(sp *proxy.ServicePort) layout {
 	}
 	return l
 }
+
+// isDirect tells whether all that sp does is to send those who come to one frontend to one of a few backends. Member has
+// the group of each frontend, or -1.
+func (l *layout) isDirect(sp *proxy.ServicePort, member []int) bool {
+	if !l.inline || sp.Affinity > 0 {
+		return false
+	}
+	g := l.groups[0]
+	for _, s := range g.steps {
+		if s.action == refuse {
+			return false
+		}
+	}
+	entered := 0
+	for i, f := range sp.Frontends[:len(member)] {
+		if member[i] < 0 {
+			continue
+		}
+		if entered++; f.Allowed != nil {
+			return false
+		}
+	}
+	return entered == 1 && len(sp.Backends(g.pool())) <= fewRules
+}
+
+// groupOf is the group that the i-th frontend enters at once, nil if there is none.
+func (l *layout) groupOf(i int) *group {
+	at := slices.IndexFunc(l.groups, func(g group) bool { return g.chain == l.entry[i] })
+	if at < 0 {
+		return nil
+	}
+	return &l.groups[at]
+}
+
+// pool is where the last step forwards to.
+func (g *group) pool() proxy.Pool { return g.steps[len(g.steps)-1].pool }
 
 // guard is the chain that lets only allowed sources into the group.
 func (g *group) guard(sp *proxy.ServicePort, allowed []netip.Prefix, count *int) string {

@@ -31,12 +31,26 @@ type tree struct {
 	root *node
 }
 
-// member is a key, a string of nibbles with one nibble a byte, and the rules for packets that match it:
-// one a line, each without the match that the key stands for.
+// member is a key, a string of nibbles with one nibble a byte, and the rules for packets that match it.
 type member struct {
 	key    string
-	rules  string
+	rules  rules
 	claims int // how often it was added
+}
+
+// rules is what a tree does with the packets of a key.
+type rules struct {
+	// text has a rule a line, each without the match that the key stands for.
+	text string
+
+	// mark is the rule that asks for the masquerading of these packets, before anything else is done with them; empty if
+	// there is none. If they are marked where text leads to, it only says so.
+	mark   string
+	marked bool
+
+	// closed is the length of the shortest prefix of the key whose packets go nowhere unless they are translated: those of a
+	// ServiceCIDR are refused. So one of them too many may be marked. 0: there is none.
+	closed int
 }
 
 // node is a chain of the tree: members or, when children is not nil, smaller nodes.
@@ -50,22 +64,22 @@ type node struct {
 }
 
 // with is the tree with rules for key in place of what it had. Adding what is there counts as a second claim.
-func (t tree) with(key, rules string) tree {
-	m := member{key: key, rules: rules, claims: 1}
-	if had := t.get(key); had != nil && had.rules == rules {
+func (t tree) with(key string, r rules) tree {
+	m := member{key: key, rules: r, claims: 1}
+	if had := t.get(key); had != nil && had.rules == r {
 		m.claims += had.claims
 	}
 	return tree{t.root.put(m, 1)}
 }
 
 // without is the tree with one claim less. Other rules for the key stay: they have replaced these.
-func (t tree) without(key, rules string) tree {
+func (t tree) without(key string, r rules) tree {
 	had := t.get(key)
-	if had == nil || had.rules != rules {
+	if had == nil || had.rules != r {
 		return t
 	}
 	if had.claims > 1 {
-		return tree{t.root.put(member{key, rules, had.claims - 1}, 1)}
+		return tree{t.root.put(member{key, r, had.claims - 1}, 1)}
 	}
 	return tree{t.root.drop(key, 1)}
 }

@@ -15,7 +15,7 @@ import (
 func treeOf(members map[string]string) tree {
 	var sorted []member
 	for _, key := range slices.Sorted(maps.Keys(members)) {
-		sorted = append(sorted, member{key, members[key], 1})
+		sorted = append(sorted, member{key, rules{text: members[key]}, 1})
 	}
 	return tree{build(sorted, 1)}
 }
@@ -45,14 +45,14 @@ func TestTreeDependsOnItsMembersOnly(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var grown tree
 		members := map[string]string{}
-		set := func(key, rules string) {
+		set := func(key, text string) {
 			if had, ok := members[key]; ok {
 				delete(members, key)
-				grown = grown.without(key, had)
+				grown = grown.without(key, rules{text: had})
 			}
-			if rules != "" {
-				members[key] = rules
-				grown = grown.with(key, rules)
+			if text != "" {
+				members[key] = text
+				grown = grown.with(key, rules{text: text})
 			}
 		}
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
@@ -61,12 +61,12 @@ func TestTreeDependsOnItsMembersOnly(t *testing.T) {
 			if rapid.Bool().Draw(t, "one") {
 				row = []string{rapid.SampledFrom(row).Draw(t, "key")}
 			}
-			rules := rapid.SampledFrom([]string{"a", "b", ""}).Draw(t, "rules")
+			text := rapid.SampledFrom([]string{"a", "b", ""}).Draw(t, "rules")
 			for _, key := range row {
-				set(key, rules)
+				set(key, text)
 			}
 			want := treeOf(members)
-			if diff := cmp.Diff(want, grown, cmp.AllowUnexported(tree{}, node{}, member{})); diff != "" {
+			if diff := cmp.Diff(want, grown, cmp.AllowUnexported(tree{}, node{}, member{}, rules{})); diff != "" {
 				t.Fatalf("unlike a tree built at once (-want +got):\n%s", diff)
 			}
 			checkTree(t, grown, members)
@@ -75,9 +75,9 @@ func TestTreeDependsOnItsMembersOnly(t *testing.T) {
 }
 
 func checkTree(t *rapid.T, grown tree, members map[string]string) {
-	for key, rules := range members {
-		if m := grown.get(key); m == nil || m.rules != rules {
-			t.Fatalf("get %x: %v, want %q", key, m, rules)
+	for key, text := range members {
+		if m := grown.get(key); m == nil || m.rules.text != text {
+			t.Fatalf("get %x: %v, want %q", key, m, text)
 		}
 	}
 	var walk func(n *node, level int)
@@ -108,11 +108,11 @@ func TestTreeSharesWhatIsTheSame(t *testing.T) {
 		members[nibbles(i)] = "x"
 	}
 	before := treeOf(members)
-	after := before.with(nibbles(777), "y")
+	after := before.with(nibbles(777), rules{text: "y"})
 	if got := unshared(before, after.root); got > treeLevels {
 		t.Errorf("%d nodes are new after one change", got)
 	}
-	if before.get(nibbles(777)).rules != "x" {
+	if before.get(nibbles(777)).rules.text != "x" {
 		t.Error("the change shows in the tree that it was made from")
 	}
 }
@@ -137,18 +137,19 @@ func unshared(old tree, n *node) int {
 }
 
 func TestTreeCountsClaims(t *testing.T) {
-	tr := tree{}.with("\x01", "a").with("\x01", "a")
-	if tr = tr.without("\x01", "a"); tr.get("\x01") == nil {
+	a, b := rules{text: "a"}, rules{text: "b"}
+	tr := tree{}.with("\x01", a).with("\x01", a)
+	if tr = tr.without("\x01", a); tr.get("\x01") == nil {
 		t.Fatal("one of two claims is gone, and so is the member")
 	}
-	if tr = tr.without("\x01", "b"); tr.get("\x01") == nil {
+	if tr = tr.without("\x01", b); tr.get("\x01") == nil {
 		t.Fatal("a claim to other rules removed these")
 	}
-	if tr = tr.without("\x01", "a"); tr.root != nil {
+	if tr = tr.without("\x01", a); tr.root != nil {
 		t.Fatal("the last claim is gone, the member is not")
 	}
-	tr = tr.with("\x01", "a").with("\x01", "b").without("\x01", "a")
-	if m := tr.get("\x01"); m == nil || m.rules != "b" {
+	tr = tr.with("\x01", a).with("\x01", b).without("\x01", a)
+	if m := tr.get("\x01"); m == nil || m.rules != b {
 		t.Fatalf("what took another's place is %v", m)
 	}
 }
