@@ -47,6 +47,32 @@ func masqueradeScenarios() []Scenario {
 			}},
 		},
 		{
+			Name:  "ClusterIPs on both sides of a pod leave its own connections alone",
+			Rules: []string{"R122", "R128"},
+			Node:  Node{NoServiceCIDR: true},
+			Steps: []Step{
+				{
+					Set: set(
+						service("below", "10.1.0.9", tcp80), slice("below", ready("pod-b")),
+						service("above", "10.1.0.12", tcp80), slice("above", ready("pod-b"))),
+					Packets: `
+						client -> 10.1.0.9:80: pod-b, masq
+						client -> 10.1.0.12:80: pod-b, masq
+						client -> 10.1.0.10:8080: pod-a
+						node   -> 10.1.0.10:8080: pod-a
+					`,
+				},
+				{
+					Name: "with ClusterIPs everywhere",
+					Set:  set(service("wide", "10.200.0.1", tcp80), slice("wide", ready("pod-b")), service("first", "1.2.3.4", tcp80), slice("first", ready("pod-b"))),
+					Packets: `
+						client -> 10.200.0.1:80: pod-b, masq
+						client -> 10.1.0.10:8080: pod-a
+					`,
+				},
+			},
+		},
+		{
 			Name:     "forwarded connections are accepted if they are masqueraded",
 			Rules:    []string{"R131"},
 			Firewall: true,
