@@ -52,7 +52,7 @@ func (r *renderer) service(sp *proxy.ServicePort, l layout, i int, about string)
 	if first := g.steps[0]; first.action == masquerade {
 		does.mark, does.marked = join(first.match, r.mark), true
 	}
-	if l.direct {
+	if g.direct {
 		b := newBalancer(sp, g.pool())
 		does.text, does.marked = about+" "+strings.Join(b.picks(), "\n"), false
 	}

@@ -82,10 +82,9 @@ func setMark(mark uint32) string { return fmt.Sprintf("-j MARK --set-xmark %#x/%
 func (r *renderer) servicePort(out *chains, sp *proxy.ServicePort) {
 	l := r.layout(sp)
 	for _, g := range l.groups {
-		if l.direct {
-			break
+		if !g.direct {
+			r.route(out, sp, g, l.inline)
 		}
-		r.route(out, sp, g, l.inline)
 		for _, s := range g.sources {
 			out.begin(s.chain)
 			for _, p := range s.allowed {
@@ -94,7 +93,7 @@ func (r *renderer) servicePort(out *chains, sp *proxy.ServicePort) {
 		}
 	}
 	for _, pool := range []proxy.Pool{proxy.ClusterPool, proxy.LocalPool} {
-		if !l.uses(pool) {
+		if !l.needs(pool) {
 			continue
 		}
 		b := newBalancer(sp, pool)
@@ -171,7 +170,6 @@ type layout struct {
 	groups []group
 	entry  []string // by frontend: the chain it leads to; empty if nat does not serve it
 	inline bool     // the only group's chain is that of the only pool too
-	direct bool     // and there is none: its few rules stand in the tree
 }
 
 // group is the frontends of a ServicePort that treat their clients alike.
@@ -180,6 +178,9 @@ type group struct {
 	routes  proxy.Routes
 	steps   []step
 	sources []sources
+
+	// direct groups have no chain: their few rules stand in the tree.
+	direct bool
 }
 
 // sources is a chain that only allowed sources pass.
@@ -211,7 +212,6 @@ func (r *renderer) layout(sp *proxy.ServicePort) layout {
 		l.inline = true
 		l.groups[0].chain = chainOf(serviceChain, sp.Name)
 	}
-	l.direct = l.isDirect(sp, member)
 	walls := 0
 	for i, f := range frontends {
 		if member[i] < 0 {
@@ -223,31 +223,19 @@ func (r *renderer) layout(sp *proxy.ServicePort) layout {
 			l.entry[i] = g.guard(sp, f.Allowed, &walls)
 		}
 	}
+	for i := range l.groups {
+		l.groups[i].direct = l.groups[i].isDirect(sp)
+	}
 	return l
 }
 
-// isDirect tells whether all that sp does is to send those who come to one frontend to one of a few backends. Member has
-// the group of each frontend, or -1.
-func (l *layout) isDirect(sp *proxy.ServicePort, member []int) bool {
-	if !l.inline || sp.Affinity > 0 {
+// isDirect tells whether all that the group does is to send everybody to one of a few backends.
+func (g *group) isDirect(sp *proxy.ServicePort) bool {
+	if sp.Affinity > 0 || len(g.sources) > 0 || !endsInOnlyPool(g.steps) {
 		return false
 	}
-	g := l.groups[0]
-	for _, s := range g.steps {
-		if s.action == refuse {
-			return false
-		}
-	}
-	entered := 0
-	for i, f := range sp.Frontends[:len(member)] {
-		if member[i] < 0 {
-			continue
-		}
-		if entered++; f.Allowed != nil {
-			return false
-		}
-	}
-	return entered == 1 && len(sp.Backends(g.pool())) <= fewRules
+	refuses := slices.ContainsFunc(g.steps, func(s step) bool { return s.action == refuse })
+	return !refuses && len(sp.Backends(g.pool())) <= fewRules
 }
 
 // groupOf is the group that the i-th frontend enters at once, nil if there is none.
@@ -291,6 +279,11 @@ func (r *renderer) routes(sp *proxy.ServicePort, f proxy.Frontend) proxy.Routes 
 
 func (l *layout) uses(pool proxy.Pool) bool {
 	return slices.ContainsFunc(l.groups, func(g group) bool { return g.routes.Uses(pool) })
+}
+
+// needs tells whether rules of chains, not only of trees, choose from the pool.
+func (l *layout) needs(pool proxy.Pool) bool {
+	return slices.ContainsFunc(l.groups, func(g group) bool { return !g.direct && g.routes.Uses(pool) })
 }
 
 // backends are those of all pools in use, each once.
