@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -16,7 +17,15 @@ import (
 	"k8s.io/klog/v2"
 )
 
+// heapGrowth is by how many percent the heap may grow before it is collected, unless the environment variable GOGC says
+// otherwise. What this process holds hardly changes once the cluster is known and little of it is garbage, so
+// that frequent collections cost next to nothing, and memory is missed on every node.
+const heapGrowth = 25
+
 func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(heapGrowth)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	err := newCommand().ExecuteContext(ctx)
