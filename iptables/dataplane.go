@@ -19,6 +19,7 @@ type dataplane struct {
 	cfg   Config
 	ipt   *tally
 	batch int // see how
+	none  *tables
 	watch func(ctx context.Context, doubt func(reason string)) error
 
 	// maybe says what the kernel holds: each of our chains is as one of these states has it. There is one
@@ -46,6 +47,7 @@ func newDataplane(cfg Config, ipt xtables.Interface) *dataplane {
 	return &dataplane{
 		cfg:    cfg,
 		ipt:    &tally{Interface: ipt},
+		none:   nothing,
 		now:    time.Now,
 		shelf:  shelf{},
 		linger: lingering{},
@@ -195,11 +197,11 @@ func (d *dataplane) load(ctx context.Context, target *proxy.Snapshot, keep bool)
 	}
 	d.full, d.linger = true, lingering{}
 	cold := !d.served && len(present[nat])+len(present[filter]) == 0
-	next := first(target)
+	next := d.none.first(target)
 	if !cold {
-		next, _ = nothing.next(target)
+		next, _ = d.none.next(target)
 	}
-	p := d.cfg.plan([]*tables{nothing}, nil, next)
+	p := d.cfg.plan([]*tables{d.none}, nil, next)
 	if marks[markChain] == 0 {
 		p[0].markBase(next.node())
 	}

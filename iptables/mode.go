@@ -66,6 +66,8 @@ func (m mode) New(family proxy.Family) (proxy.Dataplane, error) {
 	d := newDataplane(m.cfg, ipt)
 	if ipt.Backend() == xtables.NFT {
 		d.batch = batchNFT
+	} else {
+		d.none = nothingIn(longLeaf)
 	}
 	d.watch = func(ctx context.Context, doubt func(string)) error {
 		return ipt.Watch(ctx, []string{nat, filter}, doubt)

@@ -18,6 +18,18 @@ type tables struct {
 
 var nothing = &tables{}
 
+// nothingIn is no chain, where trees list so many members.
+func nothingIn(leaf int) *tables {
+	t := &tables{}
+	for in := range numIndexes {
+		t.trees[in].leaf = leaf
+	}
+	return t
+}
+
+// empty is no chain, in trees like those of t.
+func (t *tables) empty() *tables { return nothingIn(t.trees[0].leaf) }
+
 func (t *tables) node() *proxy.Node {
 	if t.snap == nil {
 		return nil
@@ -29,7 +41,7 @@ func (t *tables) node() *proxy.Node {
 // find itself neither served nor refused.
 func (t *tables) next(snap *proxy.Snapshot) (next, between *tables) {
 	if t.partial {
-		t = nothing
+		t = t.empty()
 	}
 	trees := t.trees
 	var had, has, gone []entry
@@ -59,7 +71,7 @@ func (t *tables) next(snap *proxy.Snapshot) (next, between *tables) {
 
 // first is the part of the tables for snap that a cold start writes first: the services that others wait
 // for, and nothing that refuses, for another proxy may still be serving the rest.
-func first(snap *proxy.Snapshot) *tables {
+func (t *tables) first(snap *proxy.Snapshot) *tables {
 	node := *snap.Node()
 	node.ServiceCIDRs = nil
 	ports := map[proxy.ServicePortName]*proxy.ServicePort{}
@@ -68,14 +80,14 @@ func first(snap *proxy.Snapshot) *tables {
 			ports[name] = sp
 		}
 	}
-	t, _ := nothing.next(proxy.NewSnapshot(&node, ports))
-	t.partial = true
+	first, _ := t.empty().next(proxy.NewSnapshot(&node, ports))
+	first.partial = true
 	for in := range numIndexes {
 		if tableOf[in] == filter {
-			t.trees[in] = tree{}
+			first.trees[in].root = nil
 		}
 	}
-	return t
+	return first
 }
 
 // rendererOf is nil for a snapshot that has nothing to render.

@@ -77,7 +77,7 @@ func (d *dataplane) offenders(ctx context.Context, refused *refusal, target *pro
 	if sp := ownerOf(refused.line, suspects, target.Node()); sp != nil {
 		return []offence{{sp, refused.RestoreError}}, nil
 	}
-	t := trial{cfg: d.cfg, ipt: d.ipt, how: how{batch: d.batch}, node: target.Node(), left: maxTrials}
+	t := trial{cfg: d.cfg, ipt: d.ipt, how: how{batch: d.batch}, node: target.Node(), none: d.none, left: maxTrials}
 	found, err := t.search(ctx, suspects)
 	if wiped := t.wipe(ctx); wiped != nil {
 		// What a trial left behind is found and removed by a load.
@@ -144,6 +144,7 @@ type trial struct {
 	ipt  xtables.Interface
 	how  how
 	node *proxy.Node
+	none *tables
 	left int
 }
 
@@ -187,8 +188,8 @@ func (t *trial) load(ctx context.Context, ports []*proxy.ServicePort) error {
 	for _, sp := range ports {
 		byName[sp.Name] = sp
 	}
-	next, _ := nothing.next(proxy.NewSnapshot(t.node, byName))
-	input := t.cfg.plan([]*tables{nothing}, nil, next).input(t.how)
+	next, _ := t.none.next(proxy.NewSnapshot(t.node, byName))
+	input := t.cfg.plan([]*tables{t.none}, nil, next).input(t.how)
 	input = bytes.ReplaceAll(input, []byte(xtables.DefaultPrefix), []byte(trialPrefix))
 	if err := t.ipt.Restore(ctx, input); err != nil {
 		return refusalOf(err, input)

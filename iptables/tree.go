@@ -7,8 +7,13 @@ import (
 )
 
 const (
-	// leafSize is how many members a chain may list one after the other.
+	// leafSize is how many members a chain may list one after the other, unless a tree says otherwise. To change one
+	// of them, a chain is written anew.
 	leafSize = 8
+
+	// longLeaf is leafSize for backend legacy, which writes all of a table for every change: chains cost more there than
+	// the way along a list, of which a rule takes some nanoseconds.
+	longLeaf = 48
 
 	// treeLevels is how many chains of a tree a packet may descend through. A deeper tree would exceed
 	// what the kernel lets chains nest, and members can be crafted to make one: the last level lists
@@ -29,6 +34,7 @@ const _ = uint(12 - maxNesting)
 // that is the same in both. The zero value is empty.
 type tree struct {
 	root *node
+	leaf int // instead of leafSize, if not 0; it never changes
 }
 
 // member is a key, a string of nibbles with one nibble a byte, and the rules for packets that match it.
@@ -60,7 +66,7 @@ type node struct {
 	children []*node  // by prefix
 	size     int      // members here and below
 	levels   int      // chains on the longest path down, this one included
-	crowded  bool     // a leaf here or below holds more than leafSize
+	crowded  bool     // a leaf here or below lists more than it may
 }
 
 // with is the tree with rules for key in place of what it had. Adding what is there counts as a second claim.
@@ -69,7 +75,7 @@ func (t tree) with(key string, r rules) tree {
 	if had := t.get(key); had != nil && had.rules == r {
 		m.claims += had.claims
 	}
-	return tree{t.root.put(m, 1)}
+	return tree{t.root.put(m, t.top()), t.leaf}
 }
 
 // without is the tree with one claim less. Other rules for the key stay: they have replaced these.
@@ -79,10 +85,20 @@ func (t tree) without(key string, r rules) tree {
 		return t
 	}
 	if had.claims > 1 {
-		return tree{t.root.put(member{key, r, had.claims - 1}, 1)}
+		return tree{t.root.put(member{key, r, had.claims - 1}, t.top()), t.leaf}
 	}
-	return tree{t.root.drop(key, 1)}
+	return tree{t.root.drop(key, t.top()), t.leaf}
 }
+
+// place is where a node stands, and how many members it may list there.
+type place struct{ level, leaf int }
+
+func (t tree) top() place { return place{1, cmp.Or(t.leaf, leafSize)} }
+
+func (p place) below() place { return place{p.level + 1, p.leaf} }
+
+// lists tells whether a node of so many members lists them.
+func (p place) lists(members int) bool { return members <= p.leaf || p.level == treeLevels }
 
 // get is the member of that key, nil if there is none.
 func (t tree) get(key string) *member {
@@ -131,17 +147,17 @@ func (n *node) search(key string) (int, bool) {
 	})
 }
 
-// put is n with m, as a node at the given level. A nil node is empty.
-func (n *node) put(m member, level int) *node {
+// put is n with m, as a node at the given place. A nil node is empty.
+func (n *node) put(m member, at place) *node {
 	if n == nil {
-		return build([]member{m}, level)
+		return build([]member{m}, at)
 	}
 	if n.children == nil {
-		return build(replaced(n.members, m), level)
+		return build(replaced(n.members, m), at)
 	}
 	shared := common(n.prefix, m.key)
 	if shared < len(n.prefix) {
-		pair := []*node{n.at(level + 1), build([]member{m}, level+1)}
+		pair := []*node{n.moved(at.below()), build([]member{m}, at.below())}
 		if m.key[shared] < n.prefix[shared] {
 			slices.Reverse(pair)
 		}
@@ -149,55 +165,55 @@ func (n *node) put(m member, level int) *node {
 	}
 	i, found := n.search(m.key)
 	if !found {
-		return branch(n.prefix, slices.Insert(slices.Clone(n.children), i, build([]member{m}, level+1)))
+		return branch(n.prefix, slices.Insert(slices.Clone(n.children), i, build([]member{m}, at.below())))
 	}
 	children := slices.Clone(n.children)
-	children[i] = children[i].put(m, level+1)
+	children[i] = children[i].put(m, at.below())
 	return branch(n.prefix, children)
 }
 
 // drop is n without the member of that key, which it has.
-func (n *node) drop(key string, level int) *node {
-	if n.children == nil || n.size-1 <= leafSize {
+func (n *node) drop(key string, at place) *node {
+	if n.children == nil || n.size-1 <= at.leaf {
 		left := n.appendMembers(make([]member, 0, n.size))
-		return build(slices.DeleteFunc(left, func(m member) bool { return m.key == key }), level)
+		return build(slices.DeleteFunc(left, func(m member) bool { return m.key == key }), at)
 	}
 	i, _ := n.search(key)
 	children := slices.Clone(n.children)
-	children[i] = children[i].drop(key, level+1)
+	children[i] = children[i].drop(key, at.below())
 	if children[i] == nil {
 		children = slices.Delete(children, i, i+1)
 	}
 	if len(children) == 1 {
-		return children[0].at(level)
+		return children[0].moved(at)
 	}
 	return branch(n.prefix, children)
 }
 
-// at is n moved to another level: the same unless its depth is limited there, or was before.
-func (n *node) at(level int) *node {
+// moved is n at another place: the same unless its depth is limited there, or was before.
+func (n *node) moved(at place) *node {
 	switch {
-	case !n.crowded && level+n.levels-1 <= treeLevels:
+	case !n.crowded && at.level+n.levels-1 <= treeLevels:
 		return n
-	case n.children == nil || level == treeLevels:
-		return build(n.appendMembers(make([]member, 0, n.size)), level)
+	case n.children == nil || at.level == treeLevels:
+		return build(n.appendMembers(make([]member, 0, n.size)), at)
 	}
 	children := make([]*node, len(n.children))
 	for i, c := range n.children {
-		children[i] = c.at(level + 1)
+		children[i] = c.moved(at.below())
 	}
 	return branch(n.prefix, children)
 }
 
-// build arranges members, which are sorted, as a node at the given level. It is nil for none.
-func build(members []member, level int) *node {
+// build arranges members, which are sorted, as a node at the given place. It is nil for none.
+func build(members []member, at place) *node {
 	if len(members) == 0 {
 		return nil
 	}
 	first, last := members[0].key, members[len(members)-1].key
 	prefix := first[:common(first, last)]
-	if len(members) <= leafSize || level == treeLevels {
-		return &node{prefix: prefix, members: members, size: len(members), levels: 1, crowded: len(members) > leafSize}
+	if at.lists(len(members)) {
+		return &node{prefix: prefix, members: members, size: len(members), levels: 1, crowded: len(members) > at.leaf}
 	}
 	var children []*node
 	for from := 0; from < len(members); {
@@ -205,7 +221,7 @@ func build(members []member, level int) *node {
 		for to < len(members) && members[to].key[len(prefix)] == members[from].key[len(prefix)] {
 			to++
 		}
-		children = append(children, build(members[from:to:to], level+1))
+		children = append(children, build(members[from:to:to], at.below()))
 		from = to
 	}
 	return branch(prefix, children)

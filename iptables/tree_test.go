@@ -12,12 +12,15 @@ import (
 )
 
 // treeOf is a tree built at once.
-func treeOf(members map[string]string) tree {
+func treeOf(members map[string]string) tree { return tree{}.of(members) }
+
+// of is a tree like t of these members.
+func (t tree) of(members map[string]string) tree {
 	var sorted []member
 	for _, key := range slices.Sorted(maps.Keys(members)) {
 		sorted = append(sorted, member{key, rules{text: members[key]}, 1})
 	}
-	return tree{build(sorted, 1)}
+	return tree{build(sorted, t.top()), t.leaf}
 }
 
 // deepKeys are keys of which each row parts from those of later rows at another nibble: together they make a tree
@@ -43,7 +46,7 @@ func deepKeys() [][]string {
 func TestTreeDependsOnItsMembersOnly(t *testing.T) {
 	rows := deepKeys()
 	rapid.Check(t, func(t *rapid.T) {
-		var grown tree
+		grown := tree{leaf: rapid.SampledFrom([]int{0, 3, longLeaf}).Draw(t, "leaf")}
 		members := map[string]string{}
 		set := func(key, text string) {
 			if had, ok := members[key]; ok {
@@ -65,7 +68,7 @@ func TestTreeDependsOnItsMembersOnly(t *testing.T) {
 			for _, key := range row {
 				set(key, text)
 			}
-			want := treeOf(members)
+			want := grown.of(members)
 			if diff := cmp.Diff(want, grown, cmp.AllowUnexported(tree{}, node{}, member{}, rules{})); diff != "" {
 				t.Fatalf("unlike a tree built at once (-want +got):\n%s", diff)
 			}
@@ -87,7 +90,7 @@ func checkTree(t *rapid.T, grown tree, members map[string]string) {
 			return
 		case level > treeLevels:
 			t.Fatalf("%x is a node of level %d", n.prefix, level)
-		case n.children == nil && len(n.members) > leafSize && level < treeLevels:
+		case n.children == nil && len(n.members) > grown.top().leaf && level < treeLevels:
 			t.Fatalf("%x lists %d members at level %d", n.prefix, len(n.members), level)
 		case grown.find(n.prefix) != n:
 			t.Fatalf("%x is not found", n.prefix)
