@@ -53,19 +53,21 @@ type Config struct {
 type Loop struct {
 	cfg      Config
 	families []*family
+	free     chan struct{} // receives after a worker has become ready
 }
 
 // family is what the building goroutine keeps for one IP family.
 type family struct {
 	builder   *desired.Builder
 	posted    *proxy.Snapshot
+	triggers  []time.Time        // of what the builder knows and posted does not
 	conflicts []desired.Conflict // as last told
 	worker    *worker
 }
 
 // New makes a loop that has not begun.
 func New(cfg Config) *Loop {
-	return &Loop{cfg: cfg}
+	return &Loop{cfg: cfg, free: make(chan struct{}, 1)}
 }
 
 // Run serves until ctx ends, and returns when everything that it started has ended. It leaves the
@@ -81,6 +83,7 @@ func (l *Loop) Run(ctx context.Context) {
 	for _, f := range proxy.Families {
 		if dataplane := l.cfg.Dataplanes[f]; dataplane != nil {
 			w := newWorker(f, dataplane, l.cfg.MinInterval, l.cfg.Observers)
+			w.free = l.free
 			l.families = append(l.families, &family{builder: desired.NewBuilder(l.cfg.Nodes.Node(f)), worker: w})
 			workers.Go(func() { w.run(ctx) })
 		}
@@ -88,42 +91,47 @@ func (l *Loop) Run(ctx context.Context) {
 	l.build(ctx)
 }
 
-// build hands out a snapshot for everything that changes. Under a stream of changes it spends a
-// tenth of its time at most, but never waits for longer than the workers do anyway.
+// build hands out a snapshot for everything that changes.
 func (l *Loop) build(ctx context.Context) {
 	for {
-		began := time.Now()
 		l.post(ctx)
-		pause := min(9*time.Since(began), l.cfg.MinInterval)
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
-		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-l.cfg.Changes.Pending():
 		case <-l.cfg.Nodes.Changed():
+		case <-l.free:
 		}
 	}
 }
 
-// post builds what there is to build and gives it to the families that it concerns.
+// post tells all families of what changed, and gives those that can apply it at once a snapshot. A snapshot costs in
+// proportion to the cluster, so none is made before somebody can use it.
 func (l *Loop) post(ctx context.Context) {
 	batch := l.cfg.Changes.Take()
 	for _, f := range l.families {
 		f.builder.SetNode(l.cfg.Nodes.Node(f.worker.family))
 		f.builder.Update(batch.Inputs)
+		f.remember(batch.Triggers)
+		if !f.worker.ready.Load() {
+			continue
+		}
 		snapshot := f.builder.Snapshot()
+		triggers := f.triggers
+		f.triggers = nil
 		if snapshot == f.posted {
 			continue
 		}
 		f.posted = snapshot
 		l.contested(ctx, f)
-		f.worker.post(order{want: snapshot, triggers: batch.Triggers})
-		klog.FromContext(ctx).V(4).Info("Built snapshot", "family", f.worker.family, "servicePorts", snapshot.Len(),
-			"inputs", len(batch.Inputs))
+		f.worker.post(order{want: snapshot, triggers: triggers})
+		klog.FromContext(ctx).V(4).Info("Built snapshot", "family", f.worker.family, "servicePorts", snapshot.Len())
+	}
+}
+
+func (f *family) remember(triggers []time.Time) {
+	if room := maxTriggers - len(f.triggers); room > 0 {
+		f.triggers = append(f.triggers, triggers[:min(room, len(triggers))]...)
 	}
 }
 

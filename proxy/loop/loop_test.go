@@ -307,14 +307,14 @@ func TestChangeDuringAnApplyIsNotLost(t *testing.T) {
 		w.sync()
 		for _, name := range []string{"a", "b"} {
 			w.changes.serve(name)
-			w.after(interval + time.Second) // as long as the builder may pause
+			w.after(interval + time.Second)
 		}
 		w.record.taken()
 		close(release)
 		w.after(time.Hour)
 		end := 2 * (interval + time.Second)
 		w.wantCalls(w.v4, call{At: 0}, call{At: end + interval, Services: 2})
-		w.wantEvents("applied IPv4 0 after 0, triggers 0", "queued IPv4", "applied IPv4 2 after 0, triggers 2")
+		w.wantEvents("applied IPv4 0 after 0, triggers 0", "queued IPv4", "queued IPv4", "applied IPv4 2 after 0, triggers 2")
 	})
 }
 

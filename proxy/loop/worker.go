@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -26,6 +27,11 @@ type worker struct {
 	dataplane proxy.Dataplane
 	observers []Observer
 
+	// ready asks for a snapshot if there is a newer one: it would be applied at once, or by the next try after a failure. Free
+	// receives when that has become true.
+	ready atomic.Bool
+	free  chan<- struct{}
+
 	mailbox chan order  // holds the newest order
 	doubts  chan string // holds one reason; a second says nothing that the first did not
 
@@ -36,7 +42,7 @@ type worker struct {
 }
 
 func newWorker(f proxy.Family, dataplane proxy.Dataplane, minInterval time.Duration, observers []Observer) *worker {
-	return &worker{
+	w := &worker{
 		family:    f,
 		dataplane: dataplane,
 		observers: observers,
@@ -44,6 +50,8 @@ func newWorker(f proxy.Family, dataplane proxy.Dataplane, minInterval time.Durat
 		doubts:    make(chan string, 1),
 		schedule:  schedule{minInterval: minInterval},
 	}
+	w.ready.Store(true)
+	return w
 }
 
 // post replaces the order that waits, if any. It never blocks, but only one goroutine may call it.
@@ -53,6 +61,7 @@ func (w *worker) post(o order) {
 		o.triggers = slices.Concat(missed.triggers, o.triggers)
 	default:
 	}
+	w.ready.Store(false)
 	w.mailbox <- o
 	w.queued()
 }
@@ -82,8 +91,27 @@ func (w *worker) run(ctx context.Context) {
 			w.distrust(ctx, reason)
 		case <-w.alarm():
 			w.apply(ctx)
+		case <-w.rested():
+			w.setReady()
 		}
 	}
+}
+
+func (w *worker) setReady() {
+	w.ready.Store(true)
+	select {
+	case w.free <- struct{}{}:
+	default:
+	}
+}
+
+// rested receives when the worker is about to be ready: it waits for no order and could apply one at once.
+func (w *worker) rested() <-chan time.Time {
+	if w.ready.Load() || w.schedule.changed || len(w.mailbox) > 0 {
+		return nil
+	}
+	now := time.Now()
+	return time.After(w.schedule.notBefore(now).Sub(now))
 }
 
 // alarm receives when the next Apply is due. A new order or doubt that is there already goes first.
@@ -123,6 +151,9 @@ func (w *worker) distrust(ctx context.Context, reason string) {
 // apply brings the newest snapshot to the kernel and says how that went.
 func (w *worker) apply(ctx context.Context) {
 	began := time.Now()
+	if w.want == w.applied && w.schedule.repair.IsZero() {
+		w.queued() // a call that the dataplane asked for may hang like any other
+	}
 	w.schedule.begin(began)
 	report, err := w.dataplane.Apply(ctx, w.want)
 	ended := time.Now()
@@ -130,6 +161,7 @@ func (w *worker) apply(ctx context.Context) {
 	log := klog.FromContext(ctx)
 	if err != nil {
 		retry := w.schedule.failed(ended)
+		w.setReady() // the next try takes the newest snapshot
 		if ctx.Err() != nil {
 			return // we were told to stop; that is no failure
 		}
