@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -290,6 +291,35 @@ func TestIdleLoopAppliesAtOnceAndBusyOneBatches(t *testing.T) {
 			call{At: 0},
 			call{At: time.Minute, Services: 1},
 			call{At: time.Minute + 2*time.Second + interval, Services: 3}) // counted from the end
+	})
+}
+
+// A snapshot that another replaces before it is applied was made in vain.
+func TestStreamOfChangesMakesNoSnapshotInVain(t *testing.T) {
+	run(t, nil, func(w *world) {
+		w.sync()
+		w.after(time.Minute)
+		w.record.taken()
+		for i := range 100 {
+			w.changes.serve(fmt.Sprint("s", i))
+			w.after(interval / 10)
+		}
+		w.after(time.Minute)
+		queued, applied := 0, 0
+		for _, event := range w.record.taken() {
+			if strings.HasPrefix(event, "queued") {
+				queued++
+			} else {
+				applied++
+			}
+		}
+		// The builder says so and the worker, each once.
+		if queued != 2*applied || applied < 10 || applied > 12 {
+			t.Errorf("%d orders for %d snapshots", queued, applied)
+		}
+		if calls := w.v4.taken(); calls[len(calls)-1].Services != 100 {
+			t.Errorf("the last snapshot has %d services", calls[len(calls)-1].Services)
+		}
 	})
 }
 
