@@ -1,6 +1,10 @@
 package cluster
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/sluice-proxy/sluice/e2e/suite"
+)
 
 // stories are told one after the other in one world, each with a fresh namespace of the API.
 // Sluice runs when a story begins and when it ends.
@@ -49,9 +53,9 @@ var stories = []struct {
 }
 
 func TestCluster(t *testing.T) {
-	for _, backend := range []string{"nft", "legacy"} {
-		t.Run(backend, func(t *testing.T) {
-			w := newWorld(t, backend)
+	for _, mode := range suite.Modes {
+		t.Run(mode.Name, func(t *testing.T) {
+			w := newWorld(t, mode)
 			w.start(t)
 			for _, story := range stories {
 				t.Run(story.name, func(t *testing.T) { story.tell(newStory(t, w)) })

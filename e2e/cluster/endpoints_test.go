@@ -220,7 +220,7 @@ func changedTypeTakesItsFrontendsAlong(s *story) {
 	})
 	eventually(s.T, "health check port is closed", func() error {
 		if a, err := get(s.Client, healthCheck); err == nil {
-			return fmt.Errorf("answered %d", a.status)
+			return fmt.Errorf("answered %d", a.Status)
 		}
 		return nil
 	})

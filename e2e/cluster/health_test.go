@@ -22,15 +22,15 @@ func healthFollowsTheNode(s *story) {
 		NodeEligible, Healthy    *bool
 		Status                   map[string]struct{ Healthy bool }
 	}
-	if err := json.Unmarshal([]byte(a.body), &health); err != nil {
-		s.Fatalf("body %q: %v", a.body, err)
+	if err := json.Unmarshal([]byte(a.Body), &health); err != nil {
+		s.Fatalf("body %q: %v", a.Body, err)
 	}
-	if a.status != 200 || health.Healthy == nil || !*health.Healthy || health.NodeEligible == nil || !*health.NodeEligible {
-		s.Errorf("healthz is %d: %s", a.status, a.body)
+	if a.Status != 200 || health.Healthy == nil || !*health.Healthy || health.NodeEligible == nil || !*health.NodeEligible {
+		s.Errorf("healthz is %d: %s", a.Status, a.Body)
 	}
 	for _, f := range proxy.Families {
 		if !health.Status[f.String()].Healthy {
-			s.Errorf("family %v is not healthy: %s", f, a.body)
+			s.Errorf("family %v is not healthy: %s", f, a.Body)
 		}
 	}
 
@@ -60,12 +60,12 @@ func healthCheckNodePortCountsLocalEndpoints(s *story) {
 					Service        struct{ Namespace, Name string }
 					LocalEndpoints int
 				}
-				if err := json.Unmarshal([]byte(a.body), &body); err != nil {
+				if err := json.Unmarshal([]byte(a.Body), &body); err != nil {
 					return err
 				}
-				weight := a.header.Get("X-Load-Balancing-Endpoint-Weight")
-				if a.status != status || weight != fmt.Sprint(local) || body.LocalEndpoints != local || body.Service.Name != "web" {
-					return fmt.Errorf("%d, weight %q, %s", a.status, weight, a.body)
+				weight := a.Header.Get("X-Load-Balancing-Endpoint-Weight")
+				if a.Status != status || weight != fmt.Sprint(local) || body.LocalEndpoints != local || body.Service.Name != "web" {
+					return fmt.Errorf("%d, weight %q, %s", a.Status, weight, a.Body)
 				}
 				return nil
 			})
@@ -109,8 +109,8 @@ func eventsSayWhatHappened(s *story) {
 }
 
 func metricsSayWhatHappened(s *story) {
-	if a, err := get(s.Node, modeURL); err != nil || a.body != "iptables" {
-		s.Errorf("proxyMode: %q, %v", a.body, err)
+	if a, err := get(s.Node, modeURL); err != nil || a.Body != s.mode.Mode {
+		s.Errorf("proxyMode: %q, %v", a.Body, err)
 	}
 	svc := s.service("web", loadBalancer, externalLocal)
 	s.endpoints(svc, ready(s.remote())...)
@@ -131,7 +131,7 @@ func metricsSayWhatHappened(s *story) {
 		"go_goroutines",
 		"process_cpu_seconds_total",
 	} {
-		if !strings.Contains(a.body, "\n"+name) {
+		if !strings.Contains(a.Body, "\n"+name) {
 			s.Errorf("/metrics lacks %s", name)
 		}
 	}

@@ -10,13 +10,7 @@ import (
 )
 
 // tool is the name of an iptables program of the world's backend.
-func (w *world) tool(f proxy.Family, suffix string) string {
-	name := "iptables-"
-	if f == proxy.IPv6 {
-		name = "ip6tables-"
-	}
-	return strings.TrimSuffix(name+w.backend+"-"+suffix, "-")
-}
+func (w *world) tool(f proxy.Family, suffix string) string { return w.mode.Tool(f, suffix) }
 
 // save is what iptables-save says of the node, without counters.
 func (w *world) save(t *testing.T, f proxy.Family) string {

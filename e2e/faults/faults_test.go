@@ -1,6 +1,11 @@
 package faults
 
-import "testing"
+import (
+	"slices"
+	"testing"
+
+	"github.com/sluice-proxy/sluice/e2e/suite"
+)
 
 // story breaks something under load.
 type story struct {
@@ -14,33 +19,33 @@ var stories = []struct {
 	name string
 	tell func(*story)
 
-	// on is a backend of iptables, or "" where the two differ in what is broken or how that is noticed.
-	on string
+	// on are the modes by name in which it is told; nil is all.
+	on []string
 }{
-	{"Restart", restart, ""},
-	{"Crash", crash, ""},
-	{"Upgrade", upgrade, ""},
-	{"Frozen", frozen, "nft"},
-	{"Damaged", damaged, ""},
-	{"Rewritten", rewritten, ""},
-	{"Foreign", foreign, ""},
-	{"Locked", locked, "legacy"},
-	{"APIServerGone", apiServerGone, "legacy"},
-	{"EtcdStopped", etcdStopped, "legacy"},
-	{"WatchCut", watchCut, "nft"},
-	{"NodeEdited", nodeEdited, "nft"},
-	{"SysctlsReadOnly", sysctlsReadOnly, "nft"},
-	{"Rebooted", rebooted, ""},
+	{"Restart", restart, nil},
+	{"Crash", crash, nil},
+	{"Upgrade", upgrade, nil},
+	{"Frozen", frozen, nil},
+	{"Damaged", damaged, nil},
+	{"Rewritten", rewritten, nil},
+	{"Foreign", foreign, nil},
+	{"Locked", locked, []string{"iptables-legacy"}}, // no other takes a lock
+	{"APIServerGone", apiServerGone, nil},
+	{"EtcdStopped", etcdStopped, nil},
+	{"WatchCut", watchCut, nil},
+	{"NodeEdited", nodeEdited, nil},
+	{"SysctlsReadOnly", sysctlsReadOnly, nil},
+	{"Rebooted", rebooted, nil},
 }
 
 // TestFaults tells each story in the same world. Afterwards the kernel holds what it did before.
 func TestFaults(t *testing.T) {
-	for _, backend := range []string{"nft", "legacy"} {
-		t.Run(backend, func(t *testing.T) {
+	for _, mode := range suite.Modes {
+		t.Run(mode.Name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, backend)
+			w := newWorld(t, mode)
 			for _, s := range stories {
-				if s.on == "" || s.on == backend {
+				if s.on == nil || slices.Contains(s.on, mode.Name) {
 					t.Run(s.name, func(t *testing.T) { w.tell(t, s.tell) })
 				}
 			}

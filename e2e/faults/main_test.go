@@ -8,15 +8,13 @@ import (
 	"github.com/sluice-proxy/sluice/e2e/suite"
 )
 
-// The programs under test; sluiceBinary is built by TestMain.
 var (
-	sluiceBinary    string
-	apiserverBinary = filepath.Join("..", "bin", "kube-apiserver")
-	lockFile        string
+	sluiceBinary string // built by TestMain
+	lockFile     string
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(suite.Main(m, []string{apiserverBinary}, func(dir, sluice string) error {
+	os.Exit(suite.Main(m, []string{suite.APIServer}, func(dir, sluice string) error {
 		sluiceBinary = sluice
 		// All programs that the suite starts share a lock of their own, and never that of the machine.
 		lockFile = filepath.Join(dir, "xtables.lock")

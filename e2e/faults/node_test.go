@@ -63,7 +63,7 @@ func nodeEdited(s *story) {
 	// The range of its pods comes with another Node object: nothing may change it in place.
 	narrow := netip.PrefixFrom(lab.NodeCIDR.Addr(), lab.NodeCIDR.Bits()+1)
 	s.replaceNode(s.node(lab.NodeIP, narrow))
-	s.awaitRule(" -s " + narrow.String() + " ")
+	s.awaitRule(narrow.String())
 	s.load.pass()
 
 	// NodePorts follow the node's address.
@@ -95,7 +95,7 @@ func (s *story) replaceNode(node *corev1.Node) {
 	if err := s.api.CoreV1().Nodes().Delete(s.Context(), nodeName, metav1.DeleteOptions{}); err != nil {
 		s.Fatal(err)
 	}
-	s.createNode(s.T, node)
+	s.plane.CreateNode(s.T, node)
 }
 
 func (s *story) setAddress(ip netip.Addr) {
@@ -162,7 +162,10 @@ func sysctlsReadOnly(s *story) {
 func rebooted(s *story) {
 	over, overLong := s.load.excuse(fresh, sticky, stream), s.load.excuse(long)
 	s.sluice.Kill()
-	s.emptyKernel()
+	s.kernel.empty(s)
+	if err := s.Node.FlushFlows(); err != nil {
+		s.Fatal(err)
+	}
 	s.load.flowsLost = true
 	s.start(s.T)
 	s.awaitRules(s.T, s.before)
@@ -177,18 +180,4 @@ func rebooted(s *story) {
 	}
 	s.load.pass(4) // every long connection was used again, and ended
 	overLong()
-}
-
-func (s *story) emptyKernel() {
-	s.Helper()
-	for _, table := range []string{"nat", "filter"} {
-		s.iptables(s.T, "-t "+table+" -F")
-		s.iptables(s.T, "-t "+table+" -X")
-	}
-	if s.backend == "nft" {
-		s.nft("flush", "ruleset")
-	}
-	if err := s.Node.FlushFlows(); err != nil {
-		s.Fatal(err)
-	}
 }

@@ -22,7 +22,7 @@ func crash(s *story) {
 // upgrade: for a while both processes hold the rules for theirs. Each takes the writes of the other for damage, and
 // mends it, more and more slowly.
 func upgrade(s *story) {
-	old := s.sluice
+	old := s.sluice.Process
 	s.launch(s.T, s.command()...)
 	s.awaitApplied()
 	s.load.pass(2)

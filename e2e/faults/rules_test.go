@@ -3,18 +3,14 @@ package faults
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
-	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/sluice-proxy/sluice/proxy"
-	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
+	"github.com/sluice-proxy/sluice/e2e/suite"
 )
 
 const (
@@ -22,53 +18,14 @@ const (
 	metricsURL = "http://127.0.0.1:10249/metrics"
 )
 
-// tool is the name of an iptables program of the world's backend.
-func (w *world) tool(f proxy.Family, suffix string) string {
-	name := "iptables-"
-	if f == proxy.IPv6 {
-		name = "ip6tables-"
-	}
-	return strings.TrimSuffix(name+w.backend+"-"+suffix, "-")
-}
-
-// iptables runs a command of iptables on the node in both families.
-func (w *world) iptables(t *testing.T, args string) {
-	t.Helper()
-	for _, f := range proxy.Families {
-		if _, err := w.Node.Run(w.tool(f, ""), append([]string{"-w", "60"}, strings.Fields(args)...)...); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-var counters = regexp.MustCompile(` \[\d+:\d+\]`)
-
-// rules are Sluice's own chains and all jumps to them: sorted by table and chain, in order within a chain.
+// rules are what Sluice has in the kernel.
 func (w *world) rules(t *testing.T) string {
 	t.Helper()
-	var all []string
-	for _, f := range proxy.Families {
-		out, err := w.Node.Run(w.tool(f, "save"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		table := ""
-		for line := range strings.Lines(counters.ReplaceAllString(out, "")) {
-			if strings.HasPrefix(line, "*") {
-				table = fmt.Sprintf("%v %s ", f, strings.TrimSpace(line[1:]))
-			} else if !strings.HasPrefix(line, "#") && strings.Contains(line, "SLUICE-") {
-				all = append(all, table+line)
-			}
-		}
+	rules, err := w.kernel.rules(w)
+	if err != nil {
+		t.Fatal(err)
 	}
-	slices.SortStableFunc(all, func(a, b string) int { return strings.Compare(chainOf(a), chainOf(b)) })
-	return strings.Join(all, "")
-}
-
-// chainOf cuts a line of rules after the chain's name.
-func chainOf(line string) string {
-	words := strings.Fields(line)
-	return strings.Join(words[:min(4, len(words))], " ")
+	return rules
 }
 
 // awaitRules waits until the kernel holds what it did.
@@ -100,22 +57,12 @@ func (w *world) wantFresh(t *testing.T, flags ...string) {
 	}
 }
 
-// get asks by HTTP from a host.
-func get(from *lab.Host, url string) (status int, body string, err error) {
-	client := &http.Client{Timeout: answerLimit, Transport: &http.Transport{DisableKeepAlives: true, DialContext: from.DialContext}}
-	r, err := client.Get(url)
-	if err != nil {
-		return 0, "", err
-	}
-	defer func() { _ = r.Body.Close() }()
-	text, err := io.ReadAll(r.Body)
-	return r.StatusCode, string(text), err
-}
+var get = suite.Get
 
 func (w *world) healthy() error {
-	status, body, err := get(w.Client, healthzURL)
-	if err == nil && status != http.StatusOK {
-		err = fmt.Errorf("healthz is %d: %s", status, body)
+	a, err := get(w.Client, healthzURL)
+	if err == nil && a.Status != http.StatusOK {
+		err = fmt.Errorf("healthz is %d: %s", a.Status, a.Body)
 	}
 	return err
 }
@@ -123,12 +70,12 @@ func (w *world) healthy() error {
 // metric is the sum of all series with that name.
 func (w *world) metric(t *testing.T, name string) float64 {
 	t.Helper()
-	_, body, err := get(w.Node, metricsURL)
+	a, err := get(w.Node, metricsURL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var sum float64
-	for line := range strings.Lines(body) {
+	for line := range strings.Lines(a.Body) {
 		if series, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok && (series == name || strings.HasPrefix(series, name+"{")) {
 			// Labels may hold spaces: the value is the last word.
 			v, err := strconv.ParseFloat(value[strings.LastIndexByte(value, ' ')+1:], 64)

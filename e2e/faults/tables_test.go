@@ -6,8 +6,6 @@ import (
 	"strings"
 
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/sluice-proxy/sluice/proxy"
 )
 
 // damage is what another program does to the tables on the node.
@@ -19,32 +17,16 @@ type damage struct {
 	// stops to translate although it knows the connection, when the last rule of any table nat is gone.
 	excuses []kind
 
-	// forgets is set if the last rule that refers to a list of clients is gone, and affinity with it.
+	// forgets is set if what the kernel knew of clients is gone, and affinity with it.
 	forgets bool
-	nftOnly bool
-}
 
-var damages = []damage{
-	{name: "nat flushed", do: func(s *story) { s.iptables(s.T, "-t nat -F") }, excuses: []kind{fresh, sticky}, forgets: true},
-	{name: "rule deleted", do: func(s *story) { s.deleteRule(1) }},
-	{name: "last rule deleted", do: func(s *story) { s.deleteRule(4) }, excuses: []kind{fresh}},
-	{name: "jump deleted", do: func(s *story) { s.iptables(s.T, "-t nat -D PREROUTING 1") }, excuses: []kind{fresh, sticky}},
-	{name: "chain deleted", do: deleteChain, excuses: []kind{fresh}},
-	{name: "tables deleted", do: deleteTables, excuses: []kind{fresh, long, sticky, stream}, forgets: true, nftOnly: true},
-	{name: "ruleset flushed", do: flushRuleset, excuses: []kind{fresh, long, sticky, stream}, forgets: true, nftOnly: true},
+	on string // a backend of iptables, if the other has nothing of the kind
 }
-
-func deleteTables(s *story) {
-	s.nft("delete", "table", "ip", "nat")
-	s.nft("delete", "table", "ip6", "nat")
-}
-
-func flushRuleset(s *story) { s.nft("flush", "ruleset") }
 
 // damaged: what others break is mended at once, and costs connections only until then.
 func damaged(s *story) {
-	for _, d := range damages {
-		if d.nftOnly && s.backend != "nft" {
+	for _, d := range s.kernel.damages {
+		if d.on != "" && d.on != s.mode.Backend {
 			continue
 		}
 		repairs := s.repairs(s.T)
@@ -68,60 +50,8 @@ func damaged(s *story) {
 	}
 }
 
-func (s *story) nft(args ...string) {
-	s.Helper()
-	if _, err := s.Node.Run("nft", args...); err != nil {
-		s.Fatal(err)
-	}
-}
-
-// pools are the chains, by family, that choose one of the four backends of web over TCP.
-func (s *story) pools() map[proxy.Family]string {
-	s.Helper()
-	found := map[proxy.Family]string{}
-	for line := range strings.Lines(s.before) {
-		rule, group, ok := strings.Cut(strings.TrimSpace(line), " --comment \"default/web:tcp cluster IP\" -j SLUICE-INT-")
-		for _, f := range proxy.Families {
-			if ok && strings.HasPrefix(rule, f.String()+" nat ") {
-				found[f] = "SLUICE-CLU-" + group
-			}
-		}
-	}
-	if len(found) < len(proxy.Families) {
-		s.Fatalf("pools of default/web:tcp: %v", found)
-	}
-	return found
-}
-
-// deleteRule deletes a rule for one of the backends of web.
-func (s *story) deleteRule(n int) {
-	s.Helper()
-	for f, chain := range s.pools() {
-		if _, err := s.Node.Run(s.tool(f, ""), "-w", "60", "-t", "nat", "-D", chain, fmt.Sprint(n)); err != nil {
-			s.Fatal(err)
-		}
-	}
-}
-
-// deleteChain deletes a chain of web with all that leads to it, as somebody must who wants it gone.
-func deleteChain(s *story) {
-	for f, chain := range s.pools() {
-		prefix := f.String() + " nat "
-		script := "*nat\n"
-		for line := range strings.Lines(s.before) {
-			if rule, ok := strings.CutPrefix(line, prefix); ok && strings.HasSuffix(rule, "-j "+chain+"\n") {
-				script += "-D" + strings.TrimPrefix(rule, "-A")
-			}
-		}
-		script += fmt.Sprintf("-F %s\n-X %s\nCOMMIT\n", chain, chain)
-		if _, err := s.Node.Run("sh", "-c", fmt.Sprintf("%s --noflush -w 60 <<'END'\n%sEND", s.tool(f, "restore"), script)); err != nil {
-			s.Fatal(err)
-		}
-	}
-}
-
 // rewritten: everything is written anew, again and again, while Services change, and no connection notices. What makes
-// Sluice do so is a rule that does no harm.
+// Sluice do so is something of others that does no harm.
 func rewritten(s *story) {
 	repairs := s.repairs(s.T)
 	stop := while(s.T, func(ctx context.Context, n int) error {
@@ -130,19 +60,25 @@ func rewritten(s *story) {
 	})
 	const rounds = 3
 	for range rounds {
-		s.iptables(s.T, "-t nat -A SLUICE-POSTROUTING -j RETURN")
-		eventually(s.T, "foreign rule is gone", func() error {
-			if strings.Contains(s.rules(s.T), "-A SLUICE-POSTROUTING -j RETURN\n") {
-				return fmt.Errorf("it is there")
-			}
-			return nil
-		})
+		s.kernel.litter(s)
+		s.awaitGone(s.kernel.littered)
 	}
 	s.Logf("%d changes of endpoints, %v repairs", stop(), s.repairs(s.T)-repairs)
 	if n := s.repairs(s.T) - repairs; n < rounds {
 		s.Errorf("%v repairs for %d rounds of damage", n, rounds)
 	}
 	s.moves(s.T, s.local())
+}
+
+// awaitGone waits until the kernel's rules no longer have this text.
+func (s *story) awaitGone(text string) {
+	s.Helper()
+	eventually(s.T, fmt.Sprintf("%q is gone", text), func() error {
+		if strings.Contains(s.rules(s.T), text) {
+			return fmt.Errorf("it is there")
+		}
+		return nil
+	})
 }
 
 // foreign: others may do with their own rules what they like.

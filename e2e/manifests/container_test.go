@@ -1,9 +1,7 @@
 package manifests
 
 import (
-	"bytes"
 	"cmp"
-	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -17,15 +15,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sluice-proxy/sluice/e2e/process"
+	"github.com/sluice-proxy/sluice/e2e/suite"
 	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
 )
 
-const (
-	nodeName = "node"
-
-	// patience is how long a test waits for what must come: as long as a loaded machine may need.
-	patience = time.Minute
-)
+const nodeName = "node"
 
 // confine makes the mounts what they are in a container with readOnlyRootFilesystem: all are read-only, /proc/sys
 // and /sys too, but for the lock of iptables, which is mounted from the host.
@@ -140,9 +134,7 @@ func (r *running) log(t *testing.T) string {
 	if err != nil {
 		t.Error(err)
 	}
-	if bytes.Contains(text, []byte("DATA RACE")) {
-		t.Errorf("container %s has a data race, see its log", r.spec.Name)
-	}
+	suite.WantNoRace(t, "log of container "+r.spec.Name, text)
 	return string(text)
 }
 
@@ -169,8 +161,8 @@ func (r *running) ends(t *testing.T) string {
 	t.Helper()
 	select {
 	case <-r.Done():
-	case <-time.After(patience):
-		t.Fatalf("container %s did not end after %v", r.spec.Name, patience)
+	case <-time.After(suite.Patience):
+		t.Fatalf("container %s did not end after %v", r.spec.Name, suite.Patience)
 	}
 	return r.log(t)
 }
@@ -224,26 +216,6 @@ func (r *running) passes(p *corev1.Probe) error {
 }
 
 // clientOn is an HTTP client on a host.
-func clientOn(host *lab.Host) *http.Client {
-	return &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: host.DialContext}}
-}
+var clientOn = suite.Client
 
-// eventually waits until check returns nil.
-func eventually(t *testing.T, what string, check func() error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("%s: %v", what, err)
-		}
-	}
-}
+var eventually = suite.Eventually

@@ -8,16 +8,13 @@ import (
 	"github.com/sluice-proxy/sluice/e2e/suite"
 )
 
-// The programs under test, of which sluiceBinary is built by TestMain, and the root of the repository.
 var (
-	sluiceBinary    string
-	root            = filepath.Join("..", "..")
-	apiserverBinary = filepath.Join("..", "bin", "kube-apiserver")
-	kubeProxyBinary = filepath.Join("..", "bin", "kube-proxy")
+	sluiceBinary string // built by TestMain
+	root         = filepath.Join("..", "..")
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(suite.Main(m, []string{apiserverBinary, kubeProxyBinary}, func(_, sluice string) error {
+	os.Exit(suite.Main(m, []string{suite.APIServer, suite.KubeProxy}, func(_, sluice string) error {
 		sluiceBinary = sluice
 		return nil
 	}))

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sluice-proxy/sluice/e2e/load"
+	"github.com/sluice-proxy/sluice/e2e/suite"
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
 )
@@ -82,7 +83,7 @@ func (w *world) kubeProxy(t *testing.T) container {
 		"--kubeconfig=" + kubeconfig, "--hostname-override=" + nodeName, "--cluster-cidr=" + lab.ClusterCIDR.String(),
 		"--conntrack-max-per-core=0", // as for Sluice
 	}
-	return container{spec: *spec, program: kubeProxyBinary}
+	return container{spec: *spec, program: suite.KubeProxy}
 }
 
 // rules are those of the backend that both proxies choose.

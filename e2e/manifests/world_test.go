@@ -12,16 +12,14 @@ import (
 	"testing"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 
 	"github.com/sluice-proxy/sluice/e2e/cluster/controlplane"
-	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/e2e/suite"
 	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
 )
 
@@ -34,7 +32,7 @@ const (
 type world struct {
 	*lab.Lab
 	shipped
-	plane   *controlplane.ControlPlane
+	plane   *suite.Cluster
 	api     kubernetes.Interface
 	dynamic dynamic.Interface
 	audit   string // the API server's audit log
@@ -44,19 +42,11 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	w := &world{Lab: lab.Start(t, lab.Config{}), shipped: loadShipped(t)}
 	w.startPlane(t)
-	if _, err := w.api.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}}, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	w.plane.CreateNode(t, suite.Node(nodeName, "zone-a", lab.NodeIP, lab.NodeCIDR))
 	eventually(t, "namespace "+accountNamespace+" exists", func() error {
 		_, err := w.api.CoreV1().Namespaces().Get(t.Context(), accountNamespace, metav1.GetOptions{})
 		return err
 	})
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}, Status: corev1.NodeStatus{
-		Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: lab.NodeIP.String()}},
-	}}
-	if _, err := w.api.CoreV1().Nodes().UpdateStatus(t.Context(), node, metav1.UpdateOptions{}); err != nil {
-		t.Fatal(err)
-	}
 	return w
 }
 
@@ -77,30 +67,15 @@ func (w *world) startPlane(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.audit = filepath.Join(dir, "audit.log")
-	var err error
-	w.plane, err = controlplane.Start(t.Context(), controlplane.Config{
+	w.plane = suite.StartCluster(t, w.Lab, controlplane.Config{
 		Dir:          dir,
-		Namespace:    w.Remote.Namespace,
-		Addr:         w.Remote.Addr(proxy.IPv4),
 		ServiceCIDRs: []netip.Prefix{lab.ServiceCIDR},
-		APIServer:    apiserverBinary,
 		Users:        []string{kubeProxyUser},
 		Args:         []string{"--allow-privileged", "--audit-policy-file", policy, "--audit-log-path", w.audit},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := w.plane.Stop(); err != nil {
-			t.Errorf("stop control plane: %v", err)
-		}
-	})
-	config := w.plane.RESTConfig()
-	config.WarningHandler = rest.NoWarnings{}
-	if w.api, err = kubernetes.NewForConfig(config); err != nil {
-		t.Fatal(err)
-	}
-	if w.dynamic, err = dynamic.NewForConfig(config); err != nil {
+	w.api = w.plane.API
+	var err error
+	if w.dynamic, err = dynamic.NewForConfig(w.plane.RESTConfig()); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,4 +1,5 @@
-// Package suite is what the test suites that run the real binary share before their first test.
+// Package suite is what the test suites that run the real binary share: its build, a cluster with one node, and
+// the process on that node. Suites are in folders of e2e.
 package suite
 
 import (
@@ -9,8 +10,14 @@ import (
 	"testing"
 )
 
+// The programs of Kubernetes, as seen from the folder of a suite.
+var (
+	APIServer = filepath.Join("..", "bin", "kube-apiserver")
+	KubeProxy = filepath.Join("..", "bin", "kube-proxy")
+)
+
 // Main builds sluice into a directory of its own, lets prepare have both paths, and runs the tests. It
-// returns the exit code; nothing runs if one of the programs in needs is missing. Suites are in folders of e2e.
+// returns the exit code; nothing runs if one of the programs in needs is missing.
 func Main(m *testing.M, needs []string, prepare func(dir, sluice string) error) int {
 	dir, err := os.MkdirTemp("", "sluice-suite-")
 	if err == nil {

@@ -1,0 +1,30 @@
+package suite
+
+import (
+	"context"
+	"testing"
+	"time"
+)
+
+// Patience is how long a suite waits for what must come: as long as a loaded machine may need.
+const Patience = 2 * time.Minute
+
+// Eventually waits until check returns nil, and ends the test if it does not.
+func Eventually(t testing.TB, what string, check func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+}
