@@ -22,6 +22,10 @@ const (
 	// bootstrapWait is how long an address that may be a ClusterIP gets to answer.
 	bootstrapWait = 15 * time.Second
 	dialTimeout   = 3 * time.Second
+
+	// connectTimeout is how long a connection may take to come about. An attempt that began while packets were lost asks
+	// again more and more rarely; a new one reaches an API server that is back at once.
+	connectTimeout = 10 * time.Second
 )
 
 func newClient(ctx context.Context, cfg *Config) (*kubernetes.Clientset, error) {
@@ -48,6 +52,7 @@ func restConfig(cfg ClientConfig) (*rest.Config, error) {
 	config.ContentType = cfg.ContentType
 	config.AcceptContentTypes = cfg.ContentType + ",application/json"
 	config.UserAgent = "sluice/" + version()
+	config.Dial = (&net.Dialer{Timeout: connectTimeout}).DialContext
 	return config, nil
 }
 

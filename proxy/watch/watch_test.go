@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,9 +22,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	apiwatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
-	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
 	"github.com/sluice-proxy/sluice/proxy"
@@ -299,14 +300,107 @@ func TestUnreachableAPIServerIsLogged(t *testing.T) {
 }
 
 func TestMissedDeletionsAreHandled(t *testing.T) {
-	var removed []string
-	h := handler[corev1.Service]{remove: func(s *corev1.Service) { removed = append(removed, s.Name) }}
-	h.OnDelete(cache.DeletedFinalStateUnknown{Key: "ns/a", Obj: service("a", "1")})
-	h.OnDelete(service("b", "1"))
-	h.OnDelete(cache.DeletedFinalStateUnknown{Key: "ns/c", Obj: nil})
-	h.OnDelete("nonsense")
-	if diff := cmp.Diff([]string{"a", "b"}, removed); diff != "" {
+	told := &sink{objects: map[string]string{}}
+	st := newStore(trimService, told.SetService, func(s *corev1.Service) {
+		told.DeleteService(proxy.ServiceName{Namespace: s.Namespace, Name: s.Name})
+	})
+	for _, list := range [][]any{{service("a", "1"), service("b", "1"), service("c", "1")}, {service("b", "2"), service("d", "2")}} {
+		if err := st.Replace(list, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(map[string]string{"service b": "2", "service d": "2"}, told.state()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for range 2 { // a deletion may come again
+		if err := st.Delete(service("d", "3")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(map[string]string{"service b": "2"}, told.state()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// outage is an API server that can go away: its watches end, and nobody can connect. When it is back it has
+// forgotten what came in between.
+type outage struct {
+	lock     sync.Mutex
+	away     bool
+	asked    int // how often somebody tried to connect
+	watchers []apiwatch.Interface
+	expired  map[string]bool // resources whose next watch it cannot continue
+}
+
+func newOutage(client *fake.Clientset) *outage {
+	o := &outage{expired: map[string]bool{}}
+	refused := fmt.Errorf("dial tcp: %w", syscall.ECONNREFUSED)
+	client.PrependReactor("list", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
+		o.lock.Lock()
+		defer o.lock.Unlock()
+		o.asked++
+		return o.away, nil, refused
+	})
+	client.PrependWatchReactor("*", func(a clienttesting.Action) (bool, apiwatch.Interface, error) {
+		o.lock.Lock()
+		defer o.lock.Unlock()
+		o.asked++
+		if o.away {
+			o.expired[a.GetResource().Resource] = true
+			return true, nil, refused
+		}
+		if o.expired[a.GetResource().Resource] {
+			o.expired[a.GetResource().Resource] = false
+			return true, nil, apierrors.NewResourceExpired("too old")
+		}
+		w, err := client.Tracker().Watch(a.GetResource(), a.GetNamespace())
+		o.watchers = append(o.watchers, w)
+		return true, w, err
+	})
+	return o
+}
+
+// begin makes it go away, end makes it come back and says how often it was asked for meanwhile.
+func (o *outage) begin() {
+	o.lock.Lock()
+	defer o.lock.Unlock()
+	for _, w := range o.watchers {
+		w.Stop()
+	}
+	o.away, o.asked, o.watchers = true, 0, nil
+}
+
+func (o *outage) end() (asked int) {
+	o.lock.Lock()
+	defer o.lock.Unlock()
+	o.away = false
+	return o.asked
+}
+
+// However long the API server was away, nodes learn soon of what changed meanwhile, and do not storm it. Time is
+// that of the bubble.
+func TestChangesArriveSoonAfterAnOutage(t *testing.T) {
+	for _, away := range []time.Duration{5 * time.Second, time.Minute, 3 * time.Hour} {
+		t.Run(away.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client := fake.NewClientset(service("a", "1"), slice("a-1", "1"))
+				o := newOutage(client)
+				_, s := start(t.Context(), t, client)
+				time.Sleep(time.Hour)
+				o.begin()
+				time.Sleep(away)
+				if err := client.Tracker().Update(corev1.SchemeGroupVersion.WithResource("services"), service("a", "2"), "ns"); err != nil {
+					t.Fatal(err)
+				}
+				// Each of four sources waits for at least half of lastWait, but for the first few times in each period.
+				periods := 1 + int(away/backoffReset)
+				if asked, most := o.end(), 4*(periods*4+int(away/(lastWait/2))); asked == 0 || asked > most {
+					t.Errorf("asked %d times in %v, want at most %d", asked, away, most)
+				}
+				time.Sleep(lastWait + 2*backoff.Duration) // to watch, and after that to list
+				want(t, s, map[string]string{"service a": "2", "slice a-1": "1"})
+			})
+		})
 	}
 }
 
