@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/iptables/xtables"
 	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/shelf"
 )
 
 // dataplane writes one family's rules. It implements proxy.Dataplane and proxy.Watcher.
@@ -33,7 +34,7 @@ type dataplane struct {
 	leave func(ctx context.Context) error
 
 	now    func() time.Time
-	shelf  shelf
+	shelf  shelf.Shelf
 	linger lingering
 
 	full   bool // since Apply began, everything was written
@@ -49,7 +50,7 @@ func newDataplane(cfg Config, ipt xtables.Interface) *dataplane {
 		ipt:    &tally{Interface: ipt},
 		none:   nothing,
 		now:    time.Now,
-		shelf:  shelf{},
+		shelf:  shelf.Shelf{},
 		linger: lingering{},
 		counts: map[string]*proxy.TableCount{nat: {Table: nat}, filter: {Table: filter}},
 	}
@@ -63,10 +64,10 @@ func (d *dataplane) Apply(ctx context.Context, want *proxy.Snapshot) (proxy.Repo
 	for _, c := range d.counts {
 		c.Writes = 0
 	}
-	d.shelf.review(want)
+	d.shelf.Review(want)
 	err := d.settle(ctx, want)
 	// Only now: those that were refused before must not hold up the others.
-	for n := 1; err == nil && d.shelf.retry(now, n); n *= 2 {
+	for n := 1; err == nil && d.shelf.Retry(now, n); n *= 2 {
 		err = d.settle(ctx, want)
 	}
 	if err == nil {
@@ -98,7 +99,7 @@ func (d *dataplane) Watch(ctx context.Context, doubt func(reason string)) error 
 }
 
 func (d *dataplane) report() proxy.Report {
-	aside, again := d.shelf.report(d.now())
+	aside, again := d.shelf.Report(d.now())
 	return proxy.Report{
 		Again:    again,
 		SetAside: aside,
@@ -114,7 +115,7 @@ func (d *dataplane) report() proxy.Report {
 func (d *dataplane) settle(ctx context.Context, want *proxy.Snapshot) error {
 	var keep bool
 	for {
-		err := d.attempt(ctx, d.shelf.without(want), keep)
+		err := d.attempt(ctx, d.shelf.Without(want), keep)
 		refused, ok := errors.AsType[*refusal](err)
 		if !ok {
 			return err
@@ -129,14 +130,14 @@ func (d *dataplane) settle(ctx context.Context, want *proxy.Snapshot) error {
 			d.Resync(refused.Error())
 			continue
 		}
-		found, err := d.offenders(ctx, refused, d.shelf.without(want))
+		found, err := d.offenders(ctx, refused, d.shelf.Without(want))
 		if err != nil {
 			return err
 		}
 		if len(found) == 0 {
 			return refused
 		}
-		d.shelf.add(found, d.now())
+		d.shelf.Add(found, d.now())
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/iptables/xtables"
 	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/shelf"
 )
 
 // v4 is the family of tests to which it does not matter.
@@ -368,16 +369,16 @@ func TestSetAsideServiceIsTriedAgain(t *testing.T) {
 	mustApply(t, d, snap)
 
 	k.forget()
-	now = now.Add(retryAfter - time.Second)
+	now = now.Add(shelf.RetryAfter - time.Second)
 	if report := mustApply(t, d, snap); len(report.SetAside) != 1 || len(k.calls) > 0 || report.Again != time.Second {
 		t.Fatalf("before its time: %+v, calls %v", report, k.calls)
 	}
 	now = now.Add(time.Second)
-	if report := mustApply(t, d, snap); len(report.SetAside) != 1 || len(k.calls) == 0 || report.Again != retryAfter {
+	if report := mustApply(t, d, snap); len(report.SetAside) != 1 || len(k.calls) == 0 || report.Again != shelf.RetryAfter {
 		t.Fatalf("in vain: %+v, calls %v", report, k.calls)
 	}
 	k.Refuse = nil
-	now = now.Add(retryAfter)
+	now = now.Add(shelf.RetryAfter)
 	if report := mustApply(t, d, snap); len(report.SetAside) != 0 || report.Again != 0 {
 		t.Fatalf("when nothing is wrong any more: %+v", report)
 	}
@@ -406,7 +407,7 @@ func TestManySetAsideServicesAreNotAllTriedAgain(t *testing.T) {
 	mustApply(t, d, want)
 	tried := map[string]bool{}
 	for range 40 {
-		now = now.Add(retryAfter)
+		now = now.Add(shelf.RetryAfter)
 		k.forget()
 		report := mustApply(t, d, want)
 		if len(report.SetAside) != 30 || len(k.inputs) > 3 {
@@ -422,7 +423,7 @@ func TestManySetAsideServicesAreNotAllTriedAgain(t *testing.T) {
 		}
 	}
 	k.Refuse = nil
-	now = now.Add(retryAfter)
+	now = now.Add(shelf.RetryAfter)
 	if report := mustApply(t, d, want); len(report.SetAside) > 0 {
 		t.Errorf("still set aside: %v", setAside(report))
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/iptables/xtables"
 	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/shelf"
 )
 
 // refusal is input that iptables-restore did not accept, though nothing was in its way.
@@ -64,18 +65,12 @@ func (r *refusal) mayBeDeletion() bool {
 	return r.drop && (r.line == "" || strings.HasPrefix(r.line, "-X "))
 }
 
-// offence is a ServicePort that iptables refuses, and what it said.
-type offence struct {
-	port *proxy.ServicePort
-	err  error
-}
-
 // offenders finds the ServicePorts of target that are to blame: by the refused line or, if that tells
 // nothing, by trying them out. None means that the blame is not theirs.
-func (d *dataplane) offenders(ctx context.Context, refused *refusal, target *proxy.Snapshot) ([]offence, error) {
+func (d *dataplane) offenders(ctx context.Context, refused *refusal, target *proxy.Snapshot) ([]shelf.Offence, error) {
 	suspects := d.suspects(target)
 	if sp := ownerOf(refused.line, suspects, target.Node()); sp != nil {
-		return []offence{{sp, refused.RestoreError}}, nil
+		return []shelf.Offence{{Port: sp, Err: refused.RestoreError}}, nil
 	}
 	t := trial{cfg: d.cfg, ipt: d.ipt, how: how{batch: d.batch}, node: target.Node(), none: d.none, left: maxTrials}
 	found, err := t.search(ctx, suspects)
@@ -149,7 +144,7 @@ type trial struct {
 }
 
 // search gives nothing if even an empty snapshot is refused, or none of the suspects is.
-func (t *trial) search(ctx context.Context, suspects []*proxy.ServicePort) ([]offence, error) {
+func (t *trial) search(ctx context.Context, suspects []*proxy.ServicePort) ([]shelf.Offence, error) {
 	if err := t.load(ctx, nil); err != nil {
 		if _, ok := errors.AsType[*refusal](err); ok {
 			return nil, nil
@@ -159,16 +154,16 @@ func (t *trial) search(ctx context.Context, suspects []*proxy.ServicePort) ([]of
 	return t.among(ctx, suspects)
 }
 
-func (t *trial) among(ctx context.Context, suspects []*proxy.ServicePort) ([]offence, error) {
+func (t *trial) among(ctx context.Context, suspects []*proxy.ServicePort) ([]shelf.Offence, error) {
 	err := t.load(ctx, suspects)
 	refused, ok := errors.AsType[*refusal](err)
 	if !ok {
 		return nil, err
 	}
 	if len(suspects) == 1 || t.left <= 0 {
-		var found []offence
+		var found []shelf.Offence
 		for _, sp := range suspects {
-			found = append(found, offence{sp, refused.RestoreError})
+			found = append(found, shelf.Offence{Port: sp, Err: refused.RestoreError})
 		}
 		return found, nil
 	}
