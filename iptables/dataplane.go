@@ -114,6 +114,7 @@ func (d *dataplane) report() proxy.Report {
 // refuses.
 func (d *dataplane) settle(ctx context.Context, want *proxy.Snapshot) error {
 	var keep bool
+	told := map[string]bool{}
 	for {
 		err := d.attempt(ctx, d.shelf.Without(want), keep)
 		refused, ok := errors.AsType[*refusal](err)
@@ -130,7 +131,7 @@ func (d *dataplane) settle(ctx context.Context, want *proxy.Snapshot) error {
 			d.Resync(refused.Error())
 			continue
 		}
-		found, err := d.offenders(ctx, refused, d.shelf.Without(want))
+		found, err := d.offenders(ctx, refused, d.shelf.Without(want), told)
 		if err != nil {
 			return err
 		}

@@ -64,20 +64,32 @@ func (r *refusal) mayBeDeletion() bool {
 }
 
 // offenders finds the ServicePorts of target that are to blame: by the refused line or, if that tells
-// nothing, by trying them out. None means that the blame is not theirs.
-func (d *dataplane) offenders(ctx context.Context, refused *refusal, target *proxy.Snapshot) ([]shelf.Offence, error) {
+// nothing, by trying them out. None means that the blame is not theirs. A kind of which a line blamed one
+// before is tried out too, for each attempt that blames one more costs as much as all that is written. Told
+// holds those kinds.
+func (d *dataplane) offenders(ctx context.Context, refused *refusal, target *proxy.Snapshot, told map[string]bool) ([]shelf.Offence, error) {
 	suspects := d.suspects(target)
+	var found []shelf.Offence
 	if sp := ownerOf(refused.line, suspects, target.Node()); sp != nil {
-		return []shelf.Offence{{Port: sp, Err: refused.RestoreError}}, nil
+		found = []shelf.Offence{{Port: sp, Err: refused.RestoreError}}
+		kinds := kindsOf(suspects, target.Node())
+		if !told[kinds[sp]] {
+			told[kinds[sp]] = true
+			return found, nil
+		}
+		suspects = slices.DeleteFunc(suspects, func(other *proxy.ServicePort) bool { return other == sp || kinds[other] != kinds[sp] })
+	}
+	if len(suspects) == 0 {
+		return found, nil
 	}
 	t := trial{cfg: d.cfg, ipt: d.ipt, how: how{batch: d.batch}, node: target.Node(), none: d.none, left: maxTrials}
-	found, err := t.search(ctx, suspects)
+	more, err := t.search(ctx, suspects)
 	if wiped := t.wipe(ctx); wiped != nil {
 		// What a trial left behind is found and removed by a load.
 		d.maybe = nil
 		err = errors.Join(err, wiped)
 	}
-	return found, err
+	return append(found, more...), err
 }
 
 // suspects are the ServicePorts that target would change, by name.

@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,10 @@ const (
 
 	// maxTrials limits how long others wait for a search. What it has not cleared by then is set aside
 	// together.
-	maxTrials = 200
+	maxTrials = 120
+
+	// sampled is how many of a kind are tried one by one before the whole kind is taken to be refused.
+	sampled = 8
 )
 
 // trial finds ServicePorts that iptables refuses by loading their chains under other names, so that
@@ -41,29 +45,74 @@ func (t *trial) search(ctx context.Context, suspects []*proxy.ServicePort) ([]sh
 		}
 		return nil, err
 	}
-	return t.among(ctx, suspects)
+	// What a kernel lacks, all of a kind need: they stand together.
+	kinds := kindsOf(suspects, t.node)
+	byKind := slices.Clone(suspects)
+	slices.SortStableFunc(byKind, func(a, b *proxy.ServicePort) int { return cmp.Compare(kinds[a], kinds[b]) })
+	return t.among(ctx, byKind, kinds)
 }
 
-func (t *trial) among(ctx context.Context, suspects []*proxy.ServicePort) ([]shelf.Offence, error) {
+// among finds the offenders in a list that is sorted by kind: in its halves, unless there are so many that whole kinds
+// are refused.
+func (t *trial) among(ctx context.Context, suspects []*proxy.ServicePort, kinds map[*proxy.ServicePort]string) ([]shelf.Offence, error) {
 	err := t.load(ctx, suspects)
 	refused, ok := errors.AsType[*refusal](err)
 	if !ok {
 		return nil, err
 	}
-	if len(suspects) == 1 || t.left <= 0 {
+	all := len(suspects) == 1 || t.left <= 0
+	if oneKind := kinds[suspects[0]] == kinds[suspects[len(suspects)-1]]; !all && oneKind && 2*len(suspects) > t.left {
+		if all, err = t.each(ctx, someOf(suspects)); err != nil {
+			return nil, err
+		}
+	}
+	if all {
 		var found []shelf.Offence
 		for _, sp := range suspects {
 			found = append(found, shelf.Offence{Port: sp, Err: refused.RestoreError})
 		}
 		return found, nil
 	}
-	half := len(suspects) / 2
-	found, err := t.among(ctx, suspects[:half])
+	at := middle(suspects, kinds)
+	found, err := t.among(ctx, suspects[:at], kinds)
 	if err != nil {
 		return nil, err
 	}
-	more, err := t.among(ctx, suspects[half:])
+	more, err := t.among(ctx, suspects[at:], kinds)
 	return append(found, more...), err
+}
+
+// each tells whether every one of these is refused, and stops at the first that is not.
+func (t *trial) each(ctx context.Context, suspects []*proxy.ServicePort) (bool, error) {
+	for _, sp := range suspects {
+		err := t.load(ctx, []*proxy.ServicePort{sp})
+		if _, ok := errors.AsType[*refusal](err); !ok {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// someOf takes some from all over a list.
+func someOf(list []*proxy.ServicePort) []*proxy.ServicePort {
+	var some []*proxy.ServicePort
+	for i := range min(sampled, len(list)) {
+		some = append(some, list[i*len(list)/sampled])
+	}
+	return some
+}
+
+// middle is where to cut a list: where a kind begins, if there are several.
+func middle(list []*proxy.ServicePort, kinds map[*proxy.ServicePort]string) int {
+	half := len(list) / 2
+	for off := range half + 1 {
+		for _, at := range []int{half - off, half + off} {
+			if at > 0 && at < len(list) && kinds[list[at-1]] != kinds[list[at]] {
+				return at
+			}
+		}
+	}
+	return half
 }
 
 // load tries a snapshot of these ServicePorts.
