@@ -300,9 +300,9 @@ func TestStreamOfChangesMakesNoSnapshotInVain(t *testing.T) {
 		w.sync()
 		w.after(time.Minute)
 		w.record.taken()
-		for i := range 100 {
-			w.changes.serve(fmt.Sprint("s", i))
-			w.after(interval / 10)
+		for i := range 50 {
+			w.changes.serve(string(rune('A' + i)))
+			w.after(interval / 5)
 		}
 		w.after(time.Minute)
 		queued, applied := 0, 0
@@ -317,7 +317,7 @@ func TestStreamOfChangesMakesNoSnapshotInVain(t *testing.T) {
 		if queued != 2*applied || applied < 10 || applied > 12 {
 			t.Errorf("%d orders for %d snapshots", queued, applied)
 		}
-		if calls := w.v4.taken(); calls[len(calls)-1].Services != 100 {
+		if calls := w.v4.taken(); calls[len(calls)-1].Services != 50 {
 			t.Errorf("the last snapshot has %d services", calls[len(calls)-1].Services)
 		}
 	})
