@@ -25,7 +25,7 @@ var iptablesDamages = []damage{
 	{name: "rule deleted", do: func(s *story) { s.deleteRule(1) }},
 	{name: "last rule deleted", do: func(s *story) { s.deleteRule(4) }, excuses: []kind{fresh}},
 	{name: "jump deleted", do: func(s *story) { s.iptables(s.T, "-t nat -D PREROUTING 1") }, excuses: []kind{fresh, sticky}},
-	{name: "chain deleted", do: deleteChain, excuses: []kind{fresh}},
+	{name: "chain deleted", do: deleteChain, excuses: []kind{fresh, sticky}},
 	{name: "tables deleted", do: deleteTables, excuses: []kind{fresh, long, sticky, stream}, forgets: true, on: "nft"},
 	{name: "ruleset flushed", do: flushRuleset, excuses: []kind{fresh, long, sticky, stream}, forgets: true, on: "nft"},
 }
@@ -84,45 +84,58 @@ func chainOf(line string) string {
 	return strings.Join(words[:min(4, len(words))], " ")
 }
 
-// pools are the chains, by family, that choose one of the four backends of web over TCP.
-func (s *story) pools() map[proxy.Family]string {
+// place is where the rules for the ClusterIP of web over TCP are: a chain, and the number of the first that sends
+// connections to a backend.
+type place struct {
+	chain string
+	first int
+}
+
+// places are those of both families.
+func (s *story) places() map[proxy.Family]place {
 	s.Helper()
-	found := map[proxy.Family]string{}
+	found := map[proxy.Family]place{}
+	numbers := map[string]int{}
 	for line := range strings.Lines(s.before) {
-		rule, group, ok := strings.Cut(strings.TrimSpace(line), " --comment \"default/web:tcp cluster IP\" -j SLUICE-INT-")
+		chain := chainOf(line)
+		numbers[chain]++
+		words := strings.Fields(chain)
+		if !strings.Contains(line, `--comment "default/web:tcp cluster IP"`) || words[1] != "nat" {
+			continue
+		}
 		for _, f := range proxy.Families {
-			if ok && strings.HasPrefix(rule, f.String()+" nat ") {
-				found[f] = "SLUICE-CLU-" + group
+			if words[0] == f.String() {
+				found[f] = place{words[3], numbers[chain]}
 			}
 		}
 	}
 	if len(found) < len(proxy.Families) {
-		s.Fatalf("pools of default/web:tcp: %v", found)
+		s.Fatalf("rules of default/web:tcp: %v", found)
 	}
 	return found
 }
 
-// deleteRule deletes a rule for one of the backends of web.
+// deleteRule deletes the n-th rule for one of the backends of web.
 func (s *story) deleteRule(n int) {
 	s.Helper()
-	for f, chain := range s.pools() {
-		if _, err := s.Node.Run(s.mode.Tool(f, ""), "-w", "60", "-t", "nat", "-D", chain, fmt.Sprint(n)); err != nil {
+	for f, at := range s.places() {
+		if _, err := s.Node.Run(s.mode.Tool(f, ""), "-w", "60", "-t", "nat", "-D", at.chain, fmt.Sprint(at.first+n-1)); err != nil {
 			s.Fatal(err)
 		}
 	}
 }
 
-// deleteChain deletes a chain of web with all that leads to it, as somebody must who wants it gone.
+// deleteChain deletes the chain that web is in with all that leads to it, as somebody must who wants it gone.
 func deleteChain(s *story) {
-	for f, chain := range s.pools() {
+	for f, at := range s.places() {
 		prefix := f.String() + " nat "
 		script := "*nat\n"
 		for line := range strings.Lines(s.before) {
-			if rule, ok := strings.CutPrefix(line, prefix); ok && strings.HasSuffix(rule, "-j "+chain+"\n") {
+			if rule, ok := strings.CutPrefix(line, prefix); ok && strings.HasSuffix(rule, "-j "+at.chain+"\n") {
 				script += "-D" + strings.TrimPrefix(rule, "-A")
 			}
 		}
-		script += fmt.Sprintf("-F %s\n-X %s\nCOMMIT\n", chain, chain)
+		script += fmt.Sprintf("-F %s\n-X %s\nCOMMIT\n", at.chain, at.chain)
 		if _, err := s.Node.Run("sh", "-c", fmt.Sprintf("%s --noflush -w 60 <<'END'\n%sEND", s.mode.Tool(f, "restore"), script)); err != nil {
 			s.Fatal(err)
 		}

@@ -39,8 +39,9 @@ type source struct {
 	api      cache.ListerWatcher
 	store    reflected
 	resync   time.Duration
-	optional bool // the cluster may lack the resource or refuse it
-	lacking  bool // it does, and that is logged
+	optional bool          // the cluster may lack the resource or refuse it
+	lacking  bool          // it does, and that is logged
+	absent   chan struct{} // closed when it first does
 }
 
 // reflected is a store of any type.
@@ -50,7 +51,7 @@ type reflected interface {
 }
 
 func (w *Watcher) source(resource string, api cache.ListerWatcher, store reflected) *source {
-	return &source{resource: resource, api: api, store: store, resync: w.cfg.ResyncPeriod}
+	return &source{resource: resource, api: api, store: store, resync: w.cfg.ResyncPeriod, absent: make(chan struct{})}
 }
 
 // lister is a typed client of a resource.
@@ -98,8 +99,9 @@ func (s *source) failed(ctx context.Context, err error) {
 	case s.optional && (apierrors.IsNotFound(err) || apierrors.IsForbidden(err)):
 		if !s.lacking {
 			log.Info("Doing without a resource of the API server", "resource", s.resource, "reason", err.Error(), "retryEvery", lackedFor)
+			s.lacking = true
+			close(s.absent)
 		}
-		s.lacking = true
 		select {
 		case <-ctx.Done():
 		case <-time.After(lackedFor):

@@ -20,6 +20,10 @@ import (
 	"github.com/sluice-proxy/sluice/proxy"
 )
 
+// cidrPatience is how long a start waits for the ServiceCIDRs, when all that is to be served is known. Much is written anew
+// if they come later.
+const cidrPatience = 5 * time.Second
+
 // labelServiceProxyName gives a Service to another proxy.
 const labelServiceProxyName = "service.kubernetes.io/service-proxy-name"
 
@@ -60,7 +64,8 @@ func New(cfg Config) *Watcher {
 	return &Watcher{cfg: cfg, synced: make(chan struct{})}
 }
 
-// Synced is closed when the sink has been told of every Service and every EndpointSlice.
+// Synced is closed when the sink has been told of every Service and every EndpointSlice, and SetServiceCIDRs of every
+// ServiceCIDR unless that takes long or the cluster has none.
 func (w *Watcher) Synced() <-chan struct{} { return w.synced }
 
 // Run watches until ctx ends and returns when nothing is told any more. It may be called once.
@@ -69,7 +74,8 @@ func (w *Watcher) Run(ctx context.Context) {
 	defer sources.Wait()
 	services := w.services()
 	slices := w.endpointSlices()
-	for _, s := range []*source{services, slices, w.node(), w.serviceCIDRs()} {
+	cidrs := w.serviceCIDRs()
+	for _, s := range []*source{services, slices, w.node(), cidrs} {
 		sources.Go(func() { s.run(ctx) })
 	}
 	for _, s := range []*source{services, slices} {
@@ -78,6 +84,14 @@ func (w *Watcher) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+	}
+	select {
+	case <-cidrs.store.Listed():
+	case <-cidrs.absent:
+	case <-time.After(cidrPatience):
+		// They must not keep Services from being served.
+	case <-ctx.Done():
+		return
 	}
 	klog.FromContext(ctx).V(1).Info("All Services and EndpointSlices are known")
 	close(w.synced)
