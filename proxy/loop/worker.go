@@ -62,8 +62,8 @@ func (w *worker) post(o order) {
 	default:
 	}
 	w.ready.Store(false)
+	w.queued() // before the worker can say that it is done
 	w.mailbox <- o
-	w.queued()
 }
 
 // doubt says that the kernel may not hold what was applied. It never blocks.
@@ -130,7 +130,8 @@ func (w *worker) accept(o order) {
 		w.triggers = append(w.triggers, o.triggers[:min(room, len(o.triggers))]...)
 	}
 	w.schedule.changed = true
-	w.queued() // the Apply that has just ended may have said that nothing waits
+	w.ready.Store(false) // rested may not have seen the order in the mailbox
+	w.queued()           // the Apply that has just ended may have said that nothing waits
 }
 
 // distrust prepares a repair. Before the first Apply there is nothing to repair, and a repair that
