@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
 )
 
 // The node as the API server sees it.
@@ -65,6 +66,19 @@ func etcdStopped(s *story) {
 	s.plane.ResumeEtcd()
 	s.moves(s.T, s.remote())
 	s.moves(s.T, s.local())
+}
+
+// etcdSlow: what changes comes late, and whole.
+func etcdSlow(s *story) {
+	goOn := s.plane.SlowEtcd()
+	defer goOn()
+	for _, to := range []*lab.Host{s.remote(), s.local()} {
+		s.moves(s.T, to)
+		s.load.pass()
+	}
+	if err := s.healthy(); err != nil {
+		s.Error(err)
+	}
 }
 
 // watchCut: a firewall on the way forgets Sluice's connections. Nothing comes over them any more, not even their end;

@@ -32,6 +32,7 @@ var stories = []struct {
 	{"Locked", locked, []string{"iptables-legacy"}}, // no other takes a lock
 	{"APIServerGone", apiServerGone, nil},
 	{"EtcdStopped", etcdStopped, nil},
+	{"EtcdSlow", etcdSlow, nil},
 	{"WatchCut", watchCut, nil},
 	{"NodeEdited", nodeEdited, nil},
 	{"SysctlsReadOnly", sysctlsReadOnly, nil},

@@ -28,6 +28,10 @@ const (
 	port       = "6443"
 	adminToken = "admin-token"
 	startLimit = 2 * time.Minute
+
+	// A slow etcd stands still for etcdPause, then runs for etcdTurn.
+	etcdPause = 900 * time.Millisecond
+	etcdTurn  = 30 * time.Millisecond
 )
 
 // Config says where a control plane lives. All fields but Users and Args are required.
@@ -171,6 +175,30 @@ func (c *ControlPlane) PauseEtcd() { c.etcd.Signal(syscall.SIGSTOP) }
 
 // ResumeEtcd lets etcd go on.
 func (c *ControlPlane) ResumeEtcd() { c.etcd.Signal(syscall.SIGCONT) }
+
+// SlowEtcd lets etcd run only a small part of the time until it is told to go on, as a machine with a slow disk or
+// without processor time does. Requests are late; of some the API server says that it cannot wait any longer.
+func (c *ControlPlane) SlowEtcd() (goOn func()) {
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		defer c.ResumeEtcd()
+		for {
+			for _, turn := range []struct {
+				act  func()
+				long time.Duration
+			}{{c.PauseEtcd, etcdPause}, {c.ResumeEtcd, etcdTurn}} {
+				turn.act()
+				select {
+				case <-stop:
+					return
+				case <-time.After(turn.long):
+				}
+			}
+		}
+	}()
+	return func() { close(stop); <-done }
+}
 
 // Stop ends both programs.
 func (c *ControlPlane) Stop() error {
