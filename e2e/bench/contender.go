@@ -22,6 +22,8 @@ type contender struct {
 	args []string // besides those that all get
 	// order lists the addresses of one-port Services in the order in which a packet is compared with them.
 	order func(n *node, backend string, services []service) ([]netip.Addr, error)
+	// lose takes away all rules that translate addresses, as another program might, and gives what puts them back.
+	lose func(n *node, backend, file string) (restore func() error, err error)
 }
 
 func kubeProxy(cfg config) contender {
@@ -30,6 +32,7 @@ func kubeProxy(cfg config) contender {
 		path:  cfg.KubeProxy,
 		args:  []string{"--proxy-mode", "iptables"},
 		order: kubeProxyOrder,
+		lose:  flushNAT,
 	}
 }
 
@@ -39,6 +42,7 @@ func sluice(cfg config, backend string) contender {
 		path:  cfg.Sluice,
 		args:  []string{"--mode", cfg.Mode, "--iptables-backend", backend},
 		order: addressOrder,
+		lose:  flushNAT,
 	}
 }
 

@@ -22,6 +22,7 @@ func (c config) method() string {
 			c.Changes, c.Pause),
 		fmt.Sprintf("CPU: user and system time of the proxy and its children (`/proc/PID/stat`), until 1.5 s pass with less than 5 %% of a CPU: "+
 			"of the changes above; of %d, %v a second; and of %v a second for %v.", c.Batch, c.BatchRate, c.ChurnRate, c.Churn),
+		fmt.Sprintf("Repair: after `iptables -t nat -F` on the node, until all the addresses of the start answer again; – if they do not within %v.", repairLimit),
 		"Memory: VmHWM of the proxy after all that; of its children the greatest VmHWM seen when looking every 20 ms.",
 		fmt.Sprintf("connect(): %s blocking calls from the pod to each target, after the proxy has ended and left its rules, in turns of %d with the base line: "+
 			"a second node, alike, with connection tracking and a single DNAT rule. The ratio is the median of the turns' ratios of medians. First and last are meant by the order of rules: "+

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 )
@@ -47,7 +48,16 @@ func metrics(cfg config) []metric {
 		{fmt.Sprintf("CPU of a churn of %v at %v/s", cfg.Churn, cfg.ChurnRate), seconds(func(r result) time.Duration { return r.churnCPU }), "s", both(1.0 / 5)},
 		{"peak memory of the proxy", mebibytes(func(r result) int64 { return r.peak }), "MiB", both(0.6)},
 		{"peak memory of its greatest child", mebibytes(func(r result) int64 { return r.childPeak }), "MiB", nil},
+		{"repair after a loss of the rules", repaired, "s", nil},
 	}
+}
+
+// repaired is NaN for a proxy that did not notice.
+func repaired(r result) float64 {
+	if r.repair == 0 {
+		return math.NaN()
+	}
+	return r.repair.Seconds()
 }
 
 // path is a row of the table of connections.
@@ -62,6 +72,9 @@ var paths = []path{
 	{"last service", viaLast, basePath, 1.3},
 	{"straight to a pod", toPod, basePod, 1.15},
 }
+
+// repairGoal is the most that Sluice may take to serve again after the loss of its rules, in seconds.
+const repairGoal = 2
 
 // growthGoal is the most that one change may take with the most services, with the fewest being 1.
 const growthGoal = 1.3
@@ -99,6 +112,8 @@ func judge(cfg config, pairs []pair) []verdict {
 				all = append(all, v)
 			}
 		}
+		v.what, v.got, v.limit = "repair after a loss of the rules, s", repaired(p.sluice), repairGoal
+		all = append(all, v)
 	}
 	return append(all, judgeGrowth(pairs)...)
 }

@@ -75,7 +75,7 @@ func (r report) comparison(w io.Writer, p pair) {
 		p.sluice.backend, thousands(p.sluice.services))
 	for _, m := range metrics(r.cfg) {
 		k, s := m.of(p.kubeProxy), m.of(p.sluice)
-		fmt.Fprintf(w, "| %s | %s %s | %s %s | %s |\n", m.name, figure(k), m.unit, figure(s), m.unit, figure(ratio(s, k)))
+		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", m.name, quantity(k, m.unit), quantity(s, m.unit), figure(ratio(s, k)))
 	}
 	fmt.Fprint(w, "\n| connect() in µs: p50 / p99 | kube-proxy | its base line | ratio | Sluice | its base line | ratio |\n"+
 		"|---|---:|---:|---:|---:|---:|---:|\n")
@@ -107,6 +107,14 @@ func (r report) summary() string {
 	}
 	fmt.Fprintf(&b, "%d of %d goals met\n", met, len(all))
 	return b.String()
+}
+
+// quantity is a figure with its unit.
+func quantity(x float64, unit string) string {
+	if math.IsNaN(x) {
+		return figure(x)
+	}
+	return figure(x) + " " + unit
 }
 
 // figure is a number with three significant digits and no exponent.

@@ -59,6 +59,8 @@ type result struct {
 	peak      int64 // memory of the proxy, in bytes
 	childPeak int64 // the most demanding child's
 
+	repair time.Duration // from the loss of all rules until all Services answer again; 0: not within repairLimit
+
 	connects connects
 }
 
@@ -117,6 +119,7 @@ func (t *trial) measure(ctx context.Context, begin time.Time, r *result) error {
 			r.peak = s.peak
 			return err
 		}},
+		{"repair", func() error { return t.timeRepair(ctx, r) }},
 	} {
 		started := time.Now()
 		if err := step.do(); err != nil {

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// repairLimit is how long a proxy may take to notice that its rules are gone.
+const repairLimit = time.Minute
+
+// timeRepair takes the rules away and waits until Services all over the cluster are served again. If they are not, it
+// puts the rules back: connections are timed through them.
+func (t *trial) timeRepair(ctx context.Context, r *result) error {
+	restore, err := t.contender.lose(t.node, t.backend, filepath.Join(filepath.Dir(t.log.Name()), "lost"))
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	limited, cancel := context.WithTimeout(ctx, repairLimit)
+	defer cancel()
+	for _, to := range t.probes() {
+		err := t.await(limited, to, startPace, answered)
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			return restore()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	r.repair = time.Since(begin)
+	return t.calm(ctx)
+}
+
+// flushNAT empties all chains of table nat, which stay. It keeps their rules in a file.
+func flushNAT(n *node, backend, file string) (restore func() error, err error) {
+	rules, err := n.Node.Run("iptables-"+backend+"-save", "-t", "nat")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
+		return nil, err
+	}
+	if _, err := n.Node.Run("iptables-"+backend, "-w", "60", "-t", "nat", "-F"); err != nil {
+		return nil, fmt.Errorf("flush table nat: %w", err)
+	}
+	return func() error {
+		_, err := n.Node.Run("iptables-"+backend+"-restore", "-w", "60", file)
+		return err
+	}, nil
+}
