@@ -13,14 +13,14 @@ import (
 	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
 )
 
-const (
-	answerLimit  = 5 * time.Second        // for an answer that should come
-	silenceLimit = 500 * time.Millisecond // for one that should not
-
-	// How many connections show which backends a client reaches: each of three is missed by
-	// maxProbes with a probability below 1e-11.
-	minProbes, maxProbes = 16, 64
+var (
+	answerLimit  = lab.Patient(5 * time.Second)        // for an answer that should come
+	silenceLimit = lab.Patient(500 * time.Millisecond) // for one that should not
 )
+
+// How many connections show which backends a client reaches: each of three is missed by
+// maxProbes with a probability below 1e-11.
+const minProbes, maxProbes = 16, 64
 
 // target is where a client sends to.
 type target struct {

@@ -14,9 +14,9 @@ import (
 )
 
 // How long to wait for packets that must arrive, and for those that must not.
-const (
-	patience = 10 * time.Second
-	moment   = 300 * time.Millisecond
+var (
+	patience = lab.Patient(10 * time.Second)
+	moment   = lab.Patient(300 * time.Millisecond)
 )
 
 // each runs a test for both backends and both families, in a lab of its own.

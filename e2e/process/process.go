@@ -14,7 +14,7 @@ import (
 )
 
 // stopLimit is how long a program may take to end after SIGTERM.
-const stopLimit = 30 * time.Second
+var stopLimit = lab.Patient(30 * time.Second)
 
 // Process is a running or ended program. It is safe for concurrent use.
 type Process struct {

@@ -37,6 +37,9 @@ func ready(dir string, needs []string, prepare func(dir, sluice string) error) e
 			return fmt.Errorf("the suite needs a program of Kubernetes (run `make apiserver`): %w", err)
 		}
 	}
+	if sluice := os.Getenv("SLUICE"); sluice != "" {
+		return prepare(dir, sluice)
+	}
 	sluice := filepath.Join(dir, "sluice")
 	// The race detector watches the real binary too.
 	out, err := exec.Command("go", "build", "-race", "-o", sluice, "../../cmd/sluice").CombinedOutput()

@@ -30,28 +30,23 @@ type Harness struct {
 	// Most of the time is spent waiting for packets that must not arrive.
 	Workers int
 
-	// Slowness stretches all times, for machines that are emulated; 0: 1.
-	Slowness int
-
 	// hasty gives up as soon as after a moment, for scenarios that are meant to fail.
 	hasty bool
 }
 
 // How long to wait for packets that must arrive, and for those that must not. A packet that comes
 // later than a moment makes a test pass that should fail, never the other way round.
-const (
-	patience = 10 * time.Second
-	moment   = 300 * time.Millisecond
+var (
+	patience = lab.Patient(10 * time.Second)
+	moment   = lab.Patient(300 * time.Millisecond)
 )
 
 func (h *Harness) patience() time.Duration {
 	if h.hasty {
-		return h.moment()
+		return moment
 	}
-	return patience * time.Duration(max(h.Slowness, 1))
+	return patience
 }
-
-func (h *Harness) moment() time.Duration { return moment * time.Duration(max(h.Slowness, 1)) }
 
 // families are those to play.
 func (h *Harness) families() []proxy.Family {

@@ -70,7 +70,7 @@ func (s *stage) probeOf(p packet) lab.Probe {
 
 func (s *stage) timeout(w want) time.Duration {
 	if w.fate == dropped {
-		return s.moment()
+		return moment
 	}
 	return s.patience()
 }

@@ -27,12 +27,13 @@ import (
 const (
 	port       = "6443"
 	adminToken = "admin-token"
-	startLimit = 2 * time.Minute
 
 	// A slow etcd stands still for etcdPause, then runs for etcdTurn.
 	etcdPause = 900 * time.Millisecond
 	etcdTurn  = 30 * time.Millisecond
 )
+
+var startLimit = lab.Patient(2 * time.Minute)
 
 // Config says where a control plane lives. All fields but Users and Args are required.
 type Config struct {

@@ -12,9 +12,9 @@ import (
 	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
 )
 
-const (
-	patience = 10 * time.Second
-	moment   = 200 * time.Millisecond
+var (
+	patience = lab.Patient(10 * time.Second)
+	moment   = lab.Patient(200 * time.Millisecond)
 )
 
 var protocols = []proxy.Protocol{proxy.TCP, proxy.UDP, proxy.SCTP}
