@@ -16,9 +16,15 @@ TEST_DEPS := $(DEMO_DEPS) nft:nftables etcd:etcd-server ip:iproute2 gcc:gcc
 
 # The suites with a real API server, and the packages of all others.
 CLUSTER  := ./e2e/cluster/... ./e2e/faults/... ./e2e/manifests/...
-PACKAGES = $(shell $(GO) list ./... | grep -v -e /e2e/cluster -e /e2e/faults -e /e2e/manifests)
+PACKAGES = $(shell $(GO) list ./... | grep -v -e /e2e/cluster -e /e2e/faults -e /e2e/manifests -e /e2e/vm)
 
-.PHONY: all build lint test kernel cluster demo bench fuzz deps clean help
+# The virtual machine with an older kernel, and what is tested in it.
+VM        := $(CURDIR)/e2e/vm/run
+VM_TESTS  := TestKernelIptables/nft
+VM_SUITES = -suite 'virtual machine: ./e2e/vm' \
+	-suite 'kernel 6.1: -exec $(VM) -run $(VM_TESTS) ./e2e/kernel'
+
+.PHONY: all build lint test kernel cluster vm shell-vm demo bench fuzz deps clean help
 .SILENT:
 
 all: build lint test ## build, lint and test
@@ -33,13 +39,20 @@ lint: ## go vet and golangci-lint
 test: deps apiserver ## every suite, with the race detector; a skipped test is a failed one
 	$(GO) run ./hack/testsum \
 		-suite 'unit, property and kernel: -race $(PACKAGES)' \
-		-suite 'cluster: $(CLUSTER)'
+		-suite 'cluster: $(CLUSTER)' \
+		$(VM_SUITES)
 
 kernel: deps ## only what needs the kernel: scenarios packet by packet, golden files loaded for real
 	$(GO) run ./hack/testsum -suite 'kernel: -run Kernel $(PACKAGES)'
 
 cluster: deps apiserver ## only the cluster suite: a real API server, the real binary, real packets
 	$(GO) run ./hack/testsum -suite 'cluster: $(CLUSTER)'
+
+vm: deps ## only what runs in a virtual machine, with Debian's kernel 6.1
+	$(GO) run ./hack/testsum $(VM_SUITES)
+
+shell-vm: ## a shell in that machine, over these files; what it writes is lost
+	$(VM) bash
 
 demo: build ## see Sluice work in private namespaces; MODE=iptables
 	hack/deps $(DEMO_DEPS)
@@ -72,4 +85,4 @@ clean: ## remove what was built
 	rm -rf bin e2e/bin
 
 help: ## this list
-	awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' Makefile
+	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' Makefile

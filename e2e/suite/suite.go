@@ -3,6 +3,7 @@
 package suite
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,9 +17,13 @@ var (
 	KubeProxy = filepath.Join("..", "bin", "kube-proxy")
 )
 
+var binary = flag.String("sluice", "", "path of the sluice to test, instead of one that is built from the source with the race detector")
+
 // Main builds sluice into a directory of its own, lets prepare have both paths, and runs the tests. It
 // returns the exit code; nothing runs if one of the programs in needs is missing.
+// The flag -sluice names a binary that is there already, for machines on which a build takes too long.
 func Main(m *testing.M, needs []string, prepare func(dir, sluice string) error) int {
+	flag.Parse()
 	dir, err := os.MkdirTemp("", "sluice-suite-")
 	if err == nil {
 		defer func() { _ = os.RemoveAll(dir) }()
@@ -37,8 +42,8 @@ func ready(dir string, needs []string, prepare func(dir, sluice string) error) e
 			return fmt.Errorf("the suite needs a program of Kubernetes (run `make apiserver`): %w", err)
 		}
 	}
-	if sluice := os.Getenv("SLUICE"); sluice != "" {
-		return prepare(dir, sluice)
+	if *binary != "" {
+		return prepare(dir, *binary)
 	}
 	sluice := filepath.Join(dir, "sluice")
 	// The race detector watches the real binary too.

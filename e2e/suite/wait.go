@@ -4,10 +4,12 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
 )
 
 // Patience is how long a suite waits for what must come: as long as a loaded machine may need.
-const Patience = 2 * time.Minute
+var Patience = lab.Patient(2 * time.Minute)
 
 // Eventually waits until check returns nil, and ends the test if it does not.
 func Eventually(t testing.TB, what string, check func() error) {
