@@ -29,6 +29,9 @@ const (
 	// time, and is not lost.
 	answerLimit = 20 * time.Second
 
+	// resend is when a client of UDP asks again: a machine that is out of breath loses datagrams anywhere.
+	resend = 3 * time.Second
+
 	// settled is how many connections of each kind pass before a story goes on.
 	settled = 60
 )
@@ -149,7 +152,7 @@ func (tr *traffic) freshly(from *lab.Host, f proxy.Family, p proxy.Protocol) fun
 		n++
 		to := targets[n%len(targets)]
 		began := tr.moment(fresh)
-		o := from.Probe(lab.Probe{To: to, Protocol: p, Timeout: answerLimit})
+		o := from.Probe(lab.Probe{To: to, Protocol: p, Timeout: answerLimit, Resend: resend})
 		tr.count(fresh, o.Result == lab.Answered, began, "%s to %v over %v: %v", from.Name, to, p, o)
 	}
 }
@@ -224,6 +227,7 @@ func (tr *traffic) count(k kind, ok bool, began int, format string, args ...any)
 	defer tr.mu.Unlock()
 	c := tr.tallies[k]
 	c.made++
+	format, args = "%.1fs: "+format, append([]any{time.Since(tr.since).Seconds()}, args...)
 	switch {
 	case ok:
 	case began%2 == 1 || began != tr.excuses[k]:

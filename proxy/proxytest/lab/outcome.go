@@ -26,6 +26,10 @@ type Probe struct {
 
 	// Timeout is how long to wait before the outcome is Silence.
 	Timeout time.Duration
+
+	// Resend is how long to wait before a UDP datagram without an answer is sent again from the same socket, as
+	// resolvers do and TCP does by itself. Zero is never.
+	Resend time.Duration
 }
 
 // Result says how a probe ended.

@@ -120,6 +120,9 @@ func (c *Conn) start() Outcome {
 		c.ask = c.askLine
 	case proxy.UDP:
 		c.ask = c.askDatagram
+		if c.probe.Resend > 0 {
+			c.ask = c.insist
+		}
 	case proxy.SCTP:
 		client := newSCTPClient(c)
 		c.port = client.port
@@ -132,6 +135,19 @@ func (c *Conn) start() Outcome {
 		return Outcome{Result: Broken, Err: fmt.Errorf("probe with %v", c.probe.Protocol)}
 	}
 	return c.ask(deadline)
+}
+
+// insist sends a datagram again and again until something comes back.
+func (c *Conn) insist(deadline time.Time) Outcome {
+	for {
+		next := time.Now().Add(c.probe.Resend)
+		if next.After(deadline) {
+			return c.askDatagram(deadline)
+		}
+		if o := c.askDatagram(next); o.Result != Silence || o.Err != nil {
+			return o
+		}
+	}
 }
 
 // failure is the outcome that an error of the socket means.
