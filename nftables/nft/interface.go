@@ -1,0 +1,60 @@
+package nft
+
+import (
+	"context"
+	"fmt"
+
+	"sigs.k8s.io/knftables"
+)
+
+// Interface is the table of one IP family. It is not safe for concurrent use, but Watch of a Runner may run
+// beside it.
+type Interface interface {
+	// NewTransaction makes an empty transaction for the table.
+	NewTransaction() *knftables.Transaction
+
+	// Run runs a transaction: all of it takes effect at one moment, or nothing of it. After a *RefusedError
+	// it is nothing; after any other error it is not known which.
+	Run(ctx context.Context, tx *knftables.Transaction) error
+
+	// Read is what the kernel holds of the table, nil if there is none.
+	Read(ctx context.Context) (*State, error)
+}
+
+// State is what the kernel holds of a table.
+type State struct {
+	// Fits says that the table has exactly the sets and base chains of the schema. If it does not, the
+	// rest is not read.
+	Fits bool
+
+	// Chains are the comments of the rules of each chain, in order.
+	Chains map[string][]string
+
+	// Elements are those of each set, but for what packets add.
+	Elements map[string][]Element
+}
+
+// Element is an element as transactions write it: fields in the words of nft, joined by " . ". Of a prefix
+// the host bits are zero.
+type Element struct {
+	Key, Value, Comment string
+}
+
+// RefusedError is a transaction that the kernel, or nft itself, did not take.
+type RefusedError struct {
+	// Line of the transaction that is to blame, counted from 1; 0 if none was named.
+	Line int
+
+	// Missing says that something that the transaction names is not there, Exists that something that it
+	// creates is.
+	Missing, Exists bool
+
+	// Resource says that the transaction is not to blame: memory ran out, or the kernel was busy.
+	Resource bool
+
+	// Output is what nft wrote, shortened.
+	Output string
+}
+
+// Error is what nft wrote.
+func (e *RefusedError) Error() string { return fmt.Sprintf("nft: %s", e.Output) }

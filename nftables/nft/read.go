@@ -1,0 +1,375 @@
+package nft
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-proxy/sluice/proxy"
+)
+
+// maxReads is how often reading begins anew because somebody committed meanwhile.
+const maxReads = 10
+
+// Read implements Interface. It asks the kernel, not nft, which would need many times the memory.
+func (r *Runner) Read(ctx context.Context) (*State, error) {
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, fmt.Errorf("read table %s: %w", Table, err)
+	}
+	defer func() { _ = c.Close() }()
+	reader := &reader{Conn: c, family: r.family, schema: r.schema}
+	for range maxReads {
+		state, err := reader.read(ctx)
+		if !errors.Is(err, errChanged) {
+			if err != nil {
+				return nil, fmt.Errorf("read table %s: %w", Table, err)
+			}
+			return state, nil
+		}
+	}
+	return nil, fmt.Errorf("read table %s: %w", Table, errChanged)
+}
+
+var errChanged = errors.New("rules change all the time")
+
+// reader reads a table, in parts between which nobody must have committed.
+type reader struct {
+	*netlink.Conn
+	family proxy.Family
+	schema *Schema
+}
+
+func (r *reader) read(ctx context.Context) (*State, error) {
+	before, err := r.generation()
+	if err != nil {
+		return nil, err
+	}
+	state, err := r.table()
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, part := range []func(*State) error{r.chains, r.sets, r.rules} {
+		if err := part(state); err != nil {
+			return nil, err
+		}
+	}
+	if state.Fits {
+		for _, s := range r.schema.Sets {
+			if s.Packets {
+				continue
+			}
+			if err := errors.Join(ctx.Err(), r.elements(state, s)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	after, err := r.generation()
+	if err == nil && after != before {
+		err = errChanged
+	}
+	return state, err
+}
+
+func (r *reader) generation() (uint32, error) {
+	answers, err := r.ask(unix.NFT_MSG_GETGEN, 0)
+	if err != nil || len(answers) == 0 {
+		return 0, fmt.Errorf("get generation: %w", err)
+	}
+	return answers[0].number(unix.NFTA_GEN_ID), nil
+}
+
+func (r *reader) table() (*State, error) {
+	_, err := r.ask(unix.NFT_MSG_GETTABLE, 0, text(unix.NFTA_TABLE_NAME, Table))
+	return &State{Fits: true, Chains: map[string][]string{}, Elements: map[string][]Element{}}, err
+}
+
+// hookNumbers are those of the kernel.
+var hookNumbers = map[string]uint32{"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
+
+func (r *reader) chains(to *State) error {
+	chains, err := r.ask(unix.NFT_MSG_GETCHAIN, netlink.Dump)
+	if err != nil {
+		return err
+	}
+	bases := 0
+	for _, m := range chains {
+		if m.text(unix.NFTA_CHAIN_TABLE) != Table {
+			continue
+		}
+		name := m.text(unix.NFTA_CHAIN_NAME)
+		to.Chains[name] = nil
+		hook := m.attr(unix.NFTA_CHAIN_HOOK)
+		if hook == nil {
+			continue
+		}
+		bases++
+		fits := false
+		for _, want := range r.schema.Chains {
+			fits = fits || want.Name == name && m.text(unix.NFTA_CHAIN_TYPE) == string(want.Type) &&
+				number(nested(hook, unix.NFTA_HOOK_HOOKNUM)) == hookNumbers[string(want.Hook)] &&
+				int32(number(nested(hook, unix.NFTA_HOOK_PRIORITY))) == int32(want.Priority)
+		}
+		to.Fits = to.Fits && fits
+	}
+	to.Fits = to.Fits && bases == len(r.schema.Chains)
+	return nil
+}
+
+// Flags of sets, from the kernel's linux/netfilter/nf_tables.h.
+const (
+	setInterval = 0x4
+	setTimeout  = 0x10
+	setEval     = 0x20
+
+	verdictType = 0xffffff00
+
+	nfDrop = 0 // the verdict NF_DROP
+)
+
+func (r *reader) sets(to *State) error {
+	sets, err := r.ask(unix.NFT_MSG_GETSET, netlink.Dump, text(unix.NFTA_SET_TABLE, Table))
+	if err != nil {
+		return err
+	}
+	found := 0
+	for _, m := range sets {
+		name := m.text(unix.NFTA_SET_NAME)
+		if strings.HasPrefix(name, "__") {
+			continue // part of a rule
+		}
+		found++
+		s := r.schema.Set(name)
+		to.Fits = to.Fits && s != nil && s.isDeclaredBy(m, r.family)
+	}
+	to.Fits = to.Fits && found == len(r.schema.Sets)
+	return nil
+}
+
+func (s *Set) isDeclaredBy(m message, f proxy.Family) bool {
+	flags := uint32(0)
+	if s.Interval {
+		flags |= setInterval
+	}
+	if s.Packets {
+		flags |= setTimeout | setEval
+	}
+	desc := m.attr(unix.NFTA_SET_DESC)
+	return m.number(unix.NFTA_SET_FLAGS)&(setInterval|setTimeout|setEval) == flags &&
+		m.number(unix.NFTA_SET_KEY_LEN) == uint32(lengthOf(s.Key, f)) &&
+		(m.number(unix.NFTA_SET_DATA_TYPE) == verdictType) == s.Verdict &&
+		(s.Verdict || m.number(unix.NFTA_SET_DATA_LEN) == uint32(lengthOf(s.Value, f))) &&
+		uint64(number(nested(desc, unix.NFTA_SET_DESC_SIZE))) == s.Size
+}
+
+func (r *reader) rules(to *State) error {
+	rules, err := r.ask(unix.NFT_MSG_GETRULE, netlink.Dump, text(unix.NFTA_RULE_TABLE, Table))
+	if err != nil {
+		return err
+	}
+	for _, m := range rules {
+		if m.text(unix.NFTA_RULE_TABLE) == Table {
+			chain := m.text(unix.NFTA_RULE_CHAIN)
+			to.Chains[chain] = append(to.Chains[chain], comment(m.attr(unix.NFTA_RULE_USERDATA)))
+		}
+	}
+	return nil
+}
+
+func (r *reader) elements(to *State, s *Set) error {
+	lists, err := r.ask(unix.NFT_MSG_GETSETELEM, netlink.Dump,
+		text(unix.NFTA_SET_ELEM_LIST_TABLE, Table), text(unix.NFTA_SET_ELEM_LIST_SET, s.Name))
+	if err != nil {
+		return err
+	}
+	var all []Element
+	for _, m := range lists {
+		elements, err := netlink.UnmarshalAttributes(m.attr(unix.NFTA_SET_ELEM_LIST_ELEMENTS))
+		if err != nil {
+			return fmt.Errorf("elements of %s: %w", s.Name, err)
+		}
+		for _, raw := range elements {
+			e, err := s.element(raw.Data, r.family)
+			if err != nil {
+				return fmt.Errorf("element of %s: %w", s.Name, err)
+			}
+			all = append(all, e)
+		}
+	}
+	to.Elements[s.Name] = all
+	return nil
+}
+
+const setElemKeyEnd = 10 // NFTA_SET_ELEM_KEY_END
+
+func (s *Set) element(data []byte, f proxy.Family) (Element, error) {
+	attrs, err := netlink.UnmarshalAttributes(data)
+	if err != nil {
+		return Element{}, err
+	}
+	e := Element{Comment: comment(attrOf(attrs, unix.NFTA_SET_ELEM_USERDATA))}
+	key := nested(attrOf(attrs, unix.NFTA_SET_ELEM_KEY), unix.NFTA_DATA_VALUE)
+	end := nested(attrOf(attrs, setElemKeyEnd), unix.NFTA_DATA_VALUE)
+	if e.Key, err = format(s.Key, f, key, end); err != nil {
+		return e, err
+	}
+	value := attrOf(attrs, unix.NFTA_SET_ELEM_DATA)
+	switch {
+	case s.Verdict:
+		e.Value = verdict(nested(value, unix.NFTA_DATA_VERDICT))
+	case len(s.Value) > 0:
+		e.Value, err = format(s.Value, f, nested(value, unix.NFTA_DATA_VALUE), nil)
+	}
+	return e, err
+}
+
+func verdict(data []byte) string {
+	attrs, err := netlink.UnmarshalAttributes(data)
+	if err != nil {
+		return ""
+	}
+	chain := strings.TrimRight(string(attrOf(attrs, unix.NFTA_VERDICT_CHAIN)), "\x00")
+	switch int32(number(attrOf(attrs, unix.NFTA_VERDICT_CODE))) {
+	case nfDrop:
+		return "drop"
+	case unix.NFT_JUMP:
+		return "jump " + chain
+	case unix.NFT_GOTO:
+		return "goto " + chain
+	}
+	return "?"
+}
+
+// sizeOf is the length of a field in bytes.
+func (field Field) sizeOf(f proxy.Family) int {
+	switch field {
+	case Addr:
+		return f.Bits() / 8
+	case Protocol:
+		return 1
+	case Port:
+		return 2
+	}
+	return 4
+}
+
+// padded is a length as it is in a concatenation.
+func padded(n int) int { return (n + 3) &^ 3 }
+
+func lengthOf(fields []Field, f proxy.Family) int {
+	if len(fields) == 1 {
+		return fields[0].sizeOf(f)
+	}
+	n := 0
+	for _, field := range fields {
+		n += padded(field.sizeOf(f))
+	}
+	return n
+}
+
+// format writes the fields of a key or value in the words of nft. If there is an end, the last field is the
+// prefix that reaches from the one to the other.
+func format(fields []Field, f proxy.Family, data, end []byte) (string, error) {
+	if len(data) != lengthOf(fields, f) || end != nil && len(end) != len(data) {
+		return "", fmt.Errorf("%d bytes, want %d", len(data), lengthOf(fields, f))
+	}
+	text := make([]byte, 0, 64)
+	at := 0
+	for i, field := range fields {
+		if i > 0 {
+			text = append(text, " . "...)
+		}
+		n := field.sizeOf(f)
+		switch raw := data[at : at+n]; field {
+		case Addr:
+			addr, _ := netip.AddrFromSlice(raw)
+			text = addr.AppendTo(text)
+			if end != nil && i == len(fields)-1 {
+				text = AppendPrefixLength(text, netip.PrefixFrom(addr, commonBits(raw, end[at:at+n])))
+			}
+		case Protocol:
+			text = append(text, proxy.Protocol(raw[0]).String()...)
+		case Port:
+			text = fmt.Append(text, binary.BigEndian.Uint16(raw))
+		case Class:
+			text = AppendClass(text, binary.NativeEndian.Uint32(raw))
+		}
+		at += padded(n)
+	}
+	return string(text), nil
+}
+
+// AppendClass writes a classid as nft does.
+func AppendClass(to []byte, class uint32) []byte {
+	return fmt.Appendf(to, "%x:%x", class>>16, class&0xffff)
+}
+
+// AppendPrefixLength writes the length of a prefix as nft does, nothing for a single address.
+func AppendPrefixLength(to []byte, p netip.Prefix) []byte {
+	if p.IsSingleIP() {
+		return to
+	}
+	return fmt.Appendf(to, "/%d", p.Bits())
+}
+
+func commonBits(a, b []byte) int {
+	for i := range a {
+		for bit := range 8 {
+			if (a[i]^b[i])>>(7-bit)&1 != 0 {
+				return 8*i + bit
+			}
+		}
+	}
+	return 8 * len(a)
+}
+
+// comment is the text in what libnftnl calls user data: a list of type, length, value.
+func comment(data []byte) string {
+	for len(data) >= 2 && len(data) >= 2+int(data[1]) {
+		value := data[2 : 2+int(data[1])]
+		if data[0] == 0 {
+			return strings.TrimRight(string(value), "\x00")
+		}
+		data = data[2+len(value):]
+	}
+	return ""
+}
+
+// ask sends a request and parses the answers.
+func (r *reader) ask(kind uint16, flags netlink.HeaderFlags, attrs ...netlink.Attribute) ([]message, error) {
+	data, err := netlink.MarshalAttributes(attrs)
+	if err != nil {
+		return nil, err
+	}
+	header := []byte{nfFamily(r.family), unix.NFNETLINK_V0, 0, 0}
+	answers, err := r.Execute(netlink.Message{
+		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), Flags: netlink.Request | flags},
+		Data:   append(header, data...),
+	})
+	if err != nil {
+		return nil, err
+	}
+	var messages []message
+	for _, answer := range answers {
+		if answer.Header.Flags&netlink.DumpInterrupted != 0 {
+			return nil, errChanged
+		}
+		if m, ok := parseMessage(answer); ok {
+			messages = append(messages, m)
+		}
+	}
+	return messages, nil
+}
+
+func text(kind uint16, value string) netlink.Attribute {
+	return netlink.Attribute{Type: kind, Data: append([]byte(value), 0)}
+}

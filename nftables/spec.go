@@ -1,0 +1,133 @@
+package nftables
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/sluice-proxy/sluice/nftables/nft"
+	"github.com/sluice-proxy/sluice/proxy"
+)
+
+// spec says what a chain does of which there are several: one for each number of backends that occurs, with the variants
+// that occur, or one for each timeout of affinity. The zero value is no chain.
+type spec struct {
+	backends int
+
+	nodePort bool // by protocol and port alone
+	sticky   bool // a client's last backend first
+	pool     proxy.Pool
+	masq     masquerade
+
+	timeout int64 // seconds, of a chain that remembers clients; the rest is zero then
+}
+
+// masquerade says whose connections are masqueraded.
+type masquerade uint8
+
+const (
+	nobody masquerade = iota
+	everybody
+	allButPods
+)
+
+// specOfTimeout is the chain that remembers clients for that long, in whole seconds: not less.
+func specOfTimeout(d time.Duration) spec {
+	return spec{timeout: int64((d + time.Second - 1) / time.Second)}
+}
+
+// name is what the chain is called.
+func (s spec) name() string {
+	if s.timeout > 0 {
+		return "learn-" + strconv.FormatInt(s.timeout, 10)
+	}
+	name := "lb-"
+	if s.sticky {
+		name = "sticky-lb-"
+	}
+	if s.nodePort {
+		name = "node-port-" + name
+	}
+	name += strconv.Itoa(s.backends)
+	if s.pool == proxy.LocalPool {
+		name += "-local"
+	}
+	return name + [...]string{nobody: "", everybody: "-masq", allButPods: "-masq-but-pods"}[s.masq]
+}
+
+// localSlots is the number of the first slot of the local pool. That of the other is 0.
+const localSlots = 0x4000_0000
+
+// slot is the class of the i-th slot of a pool.
+func slot(pool proxy.Pool, i int) string {
+	class := uint32(i)
+	if pool == proxy.LocalPool {
+		class += localSlots
+	}
+	return string(nft.AppendClass(nil, class))
+}
+
+// chain renders the chain of a spec.
+func (w writer) chain(s spec) chain {
+	if s.timeout > 0 {
+		return chain{s.name(), []string{w.remember(s.timeout)}}
+	}
+	c := chain{name: s.name()}
+	add := func(rule string) { c.rules = append(c.rules, rule) }
+	switch {
+	case s.masq == everybody || s.masq == allButPods && w.pod == "":
+		add(w.setMark())
+	case s.masq == allButPods:
+		add(w.podMatch("!= ") + " " + w.setMark())
+	}
+	if s.sticky {
+		for _, rule := range w.recall(s) {
+			add(rule)
+		}
+	}
+	key, in := w.frontend, endpoints
+	if s.nodePort {
+		key, in = nodePortKey, nodePortEndpoints
+	}
+	translate := "dnat " + w.ip + " to " + key + " . meta priority map @" + in.name()
+	if s.backends > 1 {
+		random := "meta priority set numgen random mod " + strconv.Itoa(s.backends)
+		if s.pool == proxy.LocalPool {
+			random += " offset " + strconv.Itoa(localSlots)
+		}
+		add(random)
+		add(translate)
+	}
+	// While a transaction is committed the slot may be gone already; the first one is there as long as any is.
+	add("meta priority set " + slot(s.pool, 0))
+	add(translate)
+	return c
+}
+
+// recall sends a client to its last backend if the pool has it. If not, the client is forgotten: what packets add never
+// replaces an element that is there.
+func (w writer) recall(s spec) []string {
+	key, numbers, backends := w.frontend, stickyServices, stickyBackends
+	if s.nodePort {
+		key, numbers = nodePortKey, stickyNodePorts
+	}
+	if s.pool == proxy.LocalPool {
+		backends = stickyLocalBackends
+	}
+	return []string{
+		noClass,
+		"meta priority set " + key + " map @" + numbers.name(),
+		"meta priority set " + w.ip + " saddr . meta priority map @" + affinity.name(),
+		transport + "dnat " + w.ip + " to meta priority map @" + backends.name(),
+		// Without the data the kernel does not take it.
+		"delete @" + affinity.name() + " { " + w.ip + " saddr . meta priority & 0xffff0000 : meta priority }",
+	}
+}
+
+// remember is the rule that notes the client of a packet that has got a backend. The backend may be gone already: then it
+// has no number.
+func (w writer) remember(seconds int64) string {
+	return fmt.Sprintf("meta priority set meta priority . %[1]s daddr . th dport map @%[2]s "+
+		"update @%[3]s { ct original %[1]s saddr . meta priority & 0xffff0000 timeout %[4]ds : meta priority }",
+		w.ip, stickyIDs.name(), affinity.name(), seconds)
+}
