@@ -74,7 +74,7 @@ const (
 	refuse           = "refuse"
 	refuseNodePorts  = "refuse-node-ports"
 	refuseClusterIPs = "refuse-cluster-ips"
-	reject           = "reject"
+	reject           = "reject-all"
 	guardLoopback    = "guard-loopback"
 )
 
