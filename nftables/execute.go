@@ -326,7 +326,7 @@ func (p partial) Error() string { return "only a part was written: " + p.cause.E
 
 // holdsBackends are the sets in which no packet finds a backend unless something leads it there.
 var holdsBackends = [numSets]bool{
-	endpoints: true, nodePortEndpoints: true, stickyIDs: true, stickyBackends: true, stickyLocalBackends: true,
+	endpoints: true, nodePortEndpoints: true, stickyIDs: true, stickyTimeouts: true, stickyBackends: true, stickyLocalBackends: true,
 }
 
 func parts(list []edit, size int) [][]edit {

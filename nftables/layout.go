@@ -30,11 +30,11 @@ const (
 	hairpin                        // backends that may be their own client: address twice
 	stickyServices                 // frontends with affinity → number of the ServicePort
 	stickyNodePorts                // the same for NodePorts
-	stickyTimeouts                 // number of the ServicePort → goto a chain that remembers clients
 	stickyIDs                      // number of the ServicePort and backend → number of both
+	stickyTimeouts                 // number of both → jump to a chain that remembers clients
 	stickyBackends                 // number of both → backend, in the pool of all backends
 	stickyLocalBackends            // number of both → backend, in the pool of local ones
-	affinity                       // client and number of the ServicePort → number of both, written by packets
+	affinity                       // number of the ServicePort and client → number of both, written by packets
 	numSets
 )
 
@@ -71,7 +71,7 @@ var sets = [numSets]*nft.Set{
 	stickyIDs:           {Name: "sticky-ids", Key: []nft.Field{nft.Class, nft.Addr, nft.Port}, Value: class},
 	stickyBackends:      {Name: "sticky-backends", Key: class, Value: backend},
 	stickyLocalBackends: {Name: "sticky-local-backends", Key: class, Value: backend},
-	affinity:            {Name: "affinity", Key: []nft.Field{nft.Addr, nft.Class}, Value: class, Packets: true, Size: maxClients},
+	affinity:            {Name: "affinity", Key: []nft.Field{nft.Class, nft.Addr}, Value: class, Packets: true, Size: maxClients},
 }
 
 // name is the set as rules refer to it.

@@ -218,7 +218,6 @@ func (d *drawer) sticky() {
 	}
 	s := d.port.sticky
 	self := s.class(0)
-	d.lead(stickyTimeouts, self, specOfTimeout(d.Affinity))
 	numbered := map[netip.AddrPort]bool{}
 	for pool, in := range map[proxy.Pool]set{proxy.ClusterPool: stickyBackends, proxy.LocalPool: stickyLocalBackends} {
 		if !d.used[pool] {
@@ -233,6 +232,7 @@ func (d *drawer) sticky() {
 			if !numbered[addr] {
 				numbered[addr] = true
 				d.add(stickyIDs, self+" . "+backendText(addr), s.class(id))
+				d.lead(stickyTimeouts, s.class(id), specOfTimeout(d.Affinity))
 			}
 		}
 	}

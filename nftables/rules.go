@@ -71,6 +71,7 @@ const (
 	nodePortsByClass = "node-ports-by-class"
 	sources          = "sources"
 	learn            = "learn"
+	forget           = "forget"
 	refuse           = "refuse"
 	refuseNodePorts  = "refuse-node-ports"
 	refuseClusterIPs = "refuse-cluster-ips"
@@ -152,6 +153,7 @@ func (w writer) fixed(refusing bool) []chain {
 		{learnPrerouting, []string{"ct state new ct status dnat jump " + learn}},
 		{learnOutput, []string{"ct state new ct status dnat jump " + learn}},
 		{learn, w.learn()},
+		{forget, []string{w.forget()}},
 		{natPostrouting, w.masquerade()},
 		{reject, []string{"reject"}},
 	}
@@ -225,7 +227,8 @@ func (w writer) classes(key string, pods, node, outside set) []string {
 	return append(rules, key+" vmap @"+outside.name())
 }
 
-// learn remembers which backend a client of a ServicePort with affinity has got. In the end the packet loses the
+// learn remembers which backend a client of a ServicePort with affinity has got. The backend may be gone already: then it
+// has no number, and the ServicePort's own leads nowhere. In the end the packet loses the
 // class that it had for the sake of look-ups: traffic control would take it for its own.
 func (w writer) learn() []string {
 	const port = "meta l4proto . ct original proto-dst"
@@ -233,6 +236,7 @@ func (w writer) learn() []string {
 		noClass,
 		transport + "meta priority set ct original " + w.ip + " daddr . " + port + " map @" + stickyServices.name(),
 		"meta priority 0:0 " + transport + "meta priority set " + port + " map @" + stickyNodePorts.name(),
+		"meta priority set meta priority . " + w.ip + " daddr . th dport map @" + stickyIDs.name(),
 		"meta priority vmap @" + stickyTimeouts.name(),
 		noClass,
 	}

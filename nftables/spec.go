@@ -117,17 +117,19 @@ func (w writer) recall(s spec) []string {
 	return []string{
 		noClass,
 		"meta priority set " + key + " map @" + numbers.name(),
-		"meta priority set " + w.ip + " saddr . meta priority map @" + affinity.name(),
+		"meta priority set meta priority . " + w.ip + " saddr map @" + affinity.name(),
 		transport + "dnat " + w.ip + " to meta priority map @" + backends.name(),
-		// Without the data the kernel does not take it.
-		"delete @" + affinity.name() + " { " + w.ip + " saddr . meta priority & 0xffff0000 : meta priority }",
+		"jump " + forget,
 	}
 }
 
-// remember is the rule that notes the client of a packet that has got a backend. The backend may be gone already: then it
-// has no number.
+// forget is the rule that removes a client. Without the data the kernel does not take it.
+func (w writer) forget() string {
+	return "delete @" + affinity.name() + " { meta priority & 0xffff0000 . " + w.ip + " saddr : meta priority }"
+}
+
+// remember notes the client of a packet that has got a backend.
 func (w writer) remember(seconds int64) string {
-	return fmt.Sprintf("meta priority set meta priority . %[1]s daddr . th dport map @%[2]s "+
-		"update @%[3]s { ct original %[1]s saddr . meta priority & 0xffff0000 timeout %[4]ds : meta priority }",
-		w.ip, stickyIDs.name(), affinity.name(), seconds)
+	return fmt.Sprintf("update @%s { meta priority & 0xffff0000 . ct original %s saddr timeout %ds : meta priority }",
+		affinity.name(), w.ip, seconds)
 }

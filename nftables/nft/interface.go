@@ -42,9 +42,6 @@ type Element struct {
 
 // RefusedError is a transaction that the kernel, or nft itself, did not take.
 type RefusedError struct {
-	// Line of the transaction that is to blame, counted from 1; 0 if none was named.
-	Line int
-
 	// Missing says that something that the transaction names is not there, Exists that something that it
 	// creates is.
 	Missing, Exists bool

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
-	"strconv"
 	"strings"
 
 	"sigs.k8s.io/knftables"
@@ -37,12 +36,17 @@ func (r *Runner) NewTransaction() *knftables.Transaction { return r.factory.NewT
 
 // Run implements Interface.
 func (r *Runner) Run(ctx context.Context, tx *knftables.Transaction) error {
-	return r.run(ctx, tx.String(), "-f", "-")
+	input, apart := cutDynsets(r.family, tx.String())
+	if err := r.run(ctx, input, "-f", "-"); err != nil || len(apart) == 0 {
+		return err
+	}
+	return r.appendDynsets(apart)
 }
 
 // Check tells whether the kernel would take a transaction, and changes nothing.
 func (r *Runner) Check(ctx context.Context, tx *knftables.Transaction) error {
-	return r.run(ctx, tx.String(), "--check", "-f", "-")
+	input, _ := cutDynsets(r.family, tx.String())
+	return r.run(ctx, input, "--check", "-f", "-")
 }
 
 func (r *Runner) run(ctx context.Context, input string, args ...string) error {
@@ -73,14 +77,13 @@ func (r *Runner) run(ctx context.Context, input string, args ...string) error {
 	return nil
 }
 
-var blamed = regexp.MustCompile(`(?m)^[^\s:]+:(\d+):\d+-\d+: Error: (.*)$`)
+var blamed = regexp.MustCompile(`(?m)^[^\s:]+:\d+:\d+-\d+: Error: (.*)$`)
 
 func refusedError(output string) *RefusedError {
 	e := &RefusedError{Output: shorten(output)}
 	about := output
 	if m := blamed.FindStringSubmatch(output); m != nil {
-		e.Line, _ = strconv.Atoi(m[1])
-		about = m[2]
+		about = m[1]
 	}
 	e.Missing = strings.Contains(about, "No such file or directory")
 	e.Exists = strings.Contains(about, "File exists")
