@@ -9,6 +9,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-proxy/sluice/nfwatch"
 	"github.com/sluice-proxy/sluice/proxy"
 )
 
@@ -35,18 +36,18 @@ func nativeContents(ctx context.Context, family proxy.Family, table, prefix stri
 	var found contents
 	err := undisturbed(ctx, func() error {
 		found = newContents()
-		err := dump(ctx, family, unix.NFT_MSG_GETCHAIN, nil, func(m message) {
-			name := m.text(unix.NFTA_CHAIN_NAME)
-			if m.text(unix.NFTA_CHAIN_TABLE) == table && strings.HasPrefix(name, prefix) {
+		err := dump(ctx, family, unix.NFT_MSG_GETCHAIN, nil, func(m nfwatch.Message) {
+			name := m.Text(unix.NFTA_CHAIN_NAME)
+			if m.Text(unix.NFTA_CHAIN_TABLE) == table && strings.HasPrefix(name, prefix) {
 				found.chains[name] += 0
 			}
 		})
 		if err != nil {
 			return err
 		}
-		return dumpRules(ctx, family, table, "", func(m message) {
-			if chain := m.text(unix.NFTA_RULE_CHAIN); !found.addOwn(chain, prefix) {
-				found.addForeign(chain, m.target(), prefix)
+		return dumpRules(ctx, family, table, "", func(m nfwatch.Message) {
+			if chain := m.Text(unix.NFTA_RULE_CHAIN); !found.addOwn(chain, prefix) {
+				found.addForeign(chain, targetOfRule(m), prefix)
 			}
 		})
 	})
@@ -58,21 +59,21 @@ func nativeRules(ctx context.Context, family proxy.Family, table, chain string) 
 	var rules []nativeRule
 	err := undisturbed(ctx, func() error {
 		rules = nil
-		return dumpRules(ctx, family, table, chain, func(m message) {
-			rules = append(rules, nativeRule{table, chain, m.handle(), m.target()})
+		return dumpRules(ctx, family, table, chain, func(m nfwatch.Message) {
+			rules = append(rules, nativeRule{table, chain, handleOf(m), targetOfRule(m)})
 		})
 	})
 	return rules, err
 }
 
 // deleteNative deletes rules, all or none, and lets Watch know that it was us.
-func deleteNative(ctx context.Context, family proxy.Family, rules []nativeRule, c *children) error {
+func deleteNative(ctx context.Context, family proxy.Family, rules []nativeRule, c *nfwatch.Children) error {
 	conn, err := dial(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
-	c.startSocket(conn.PID())
+	c.StartSocket(conn.PID())
 	batch := []netlink.Message{batchEdge(unix.NFNL_MSG_BATCH_BEGIN)}
 	for _, rule := range rules {
 		m, err := request(unix.NFT_MSG_DELRULE, netlink.Acknowledge, family,
@@ -100,14 +101,14 @@ func undisturbed(ctx context.Context, look func() error) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		before, err := currentGeneration()
+		before, err := nfwatch.CurrentGeneration()
 		if err != nil {
 			return err
 		}
 		if err := look(); err != nil {
 			return err
 		}
-		after, err := currentGeneration()
+		after, err := nfwatch.CurrentGeneration()
 		if err != nil || before == after {
 			return err
 		}
@@ -115,21 +116,21 @@ func undisturbed(ctx context.Context, look func() error) error {
 }
 
 // dumpRules calls f with the rules of a table, or only those of a chain of it.
-func dumpRules(ctx context.Context, family proxy.Family, table, chain string, f func(message)) error {
+func dumpRules(ctx context.Context, family proxy.Family, table, chain string, f func(nfwatch.Message)) error {
 	filter := []netlink.Attribute{textAttr(unix.NFTA_RULE_TABLE, table)}
 	if chain != "" {
 		filter = append(filter, textAttr(unix.NFTA_RULE_CHAIN, chain))
 	}
-	return dump(ctx, family, unix.NFT_MSG_GETRULE, filter, func(m message) {
+	return dump(ctx, family, unix.NFT_MSG_GETRULE, filter, func(m nfwatch.Message) {
 		// Old kernels do not filter.
-		if m.text(unix.NFTA_RULE_TABLE) == table && (chain == "" || m.text(unix.NFTA_RULE_CHAIN) == chain) {
+		if m.Text(unix.NFTA_RULE_TABLE) == table && (chain == "" || m.Text(unix.NFTA_RULE_CHAIN) == chain) {
 			f(m)
 		}
 	})
 }
 
 // dump calls f with every object of a kind, as they come: all rules of a table are never held at once.
-func dump(ctx context.Context, family proxy.Family, kind uint16, filter []netlink.Attribute, f func(message)) error {
+func dump(ctx context.Context, family proxy.Family, kind uint16, filter []netlink.Attribute, f func(nfwatch.Message)) error {
 	conn, err := dial(ctx)
 	if err != nil {
 		return err
@@ -146,7 +147,7 @@ func dump(ctx context.Context, family proxy.Family, kind uint16, filter []netlin
 		if err != nil {
 			return err
 		}
-		if m, ok := parseMessage(raw); ok {
+		if m, ok := nfwatch.ParseMessage(raw); ok {
 			f(m)
 		}
 	}

@@ -8,11 +8,13 @@ import (
 	"os/exec"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/coreos/go-iptables/iptables"
 
+	"github.com/sluice-proxy/sluice/nfwatch"
 	"github.com/sluice-proxy/sluice/proxy"
 )
 
@@ -63,7 +65,7 @@ type Runner struct {
 	tools  tools
 	lister *iptables.IPTables
 
-	children children
+	children nfwatch.Children
 
 	// mu keeps Watch from comparing the kernel with the ledger while one of the two is being
 	// written.
@@ -101,8 +103,14 @@ func New(family proxy.Family, cfg Config) (*Runner, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", found.main, err)
 	}
-	return &Runner{cfg: cfg, family: family, tools: found, lister: lister, ledger: newLedger(cfg.Prefix)}, nil
+	return &Runner{
+		cfg: cfg, family: family, tools: found, lister: lister, ledger: newLedger(cfg.Prefix),
+		children: nfwatch.Children{Program: isOurs},
+	}, nil
 }
+
+// isOurs tells whether a program of that name can be one that we started: "iptables", unlike "iptables-restore", is not.
+func isOurs(program string) bool { return strings.Contains(program, "tables-") }
 
 // seconds rounds up: half a second of waiting is not none.
 func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
@@ -167,7 +175,7 @@ func (r *Runner) run(cmd *exec.Cmd) (string, error) {
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	cmd.WaitDelay = time.Second
-	if err := r.children.start(cmd); err != nil {
+	if err := r.children.Start(cmd); err != nil {
 		return "", err
 	}
 	err := wait(cmd)

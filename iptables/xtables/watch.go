@@ -18,12 +18,12 @@ func (r *Runner) Watch(ctx context.Context, tables []string, doubt func(reason s
 	if err != nil {
 		return err
 	}
-	return w.run(ctx, doubt)
+	return w.Run(ctx, doubt)
 }
 
-// watch is a Watch that has begun: what happens after newWatch is noticed by run.
+// watch is a Watch that has begun: what happens after newWatch is noticed by Run.
 type watch interface {
-	run(ctx context.Context, doubt func(reason string)) error
+	Run(ctx context.Context, doubt func(reason string)) error
 }
 
 func (r *Runner) newWatch(tables []string) (watch, error) {

@@ -23,7 +23,7 @@ func newLegacyWatch(r *Runner, tables []string) (*legacyWatch, error) {
 	return &legacyWatch{runner: r, tables: tables}, nil
 }
 
-func (w *legacyWatch) run(ctx context.Context, doubt func(string)) error {
+func (w *legacyWatch) Run(ctx context.Context, doubt func(string)) error {
 	defer w.close()
 	ticks := time.NewTicker(w.runner.cfg.ProbeInterval)
 	defer ticks.Stop()

@@ -53,7 +53,7 @@ func (g guarded) run(t *testing.T, w watch) {
 			done <- err
 			return
 		}
-		done <- w.run(ctx, func(reason string) { g.doubts <- reason })
+		done <- w.Run(ctx, func(reason string) { g.doubts <- reason })
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -267,8 +267,7 @@ func TestWatchSurvivesOverflow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.buffer = 4096
-	if err := w.details.SetReadBuffer(w.buffer); err != nil {
+	if err := w.SetBuffer(4096); err != nil {
 		t.Fatal(err)
 	}
 	// Nobody reads yet, so the buffer overflows for sure.
@@ -296,8 +295,7 @@ func TestOverflowIsComparedOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.buffer = 4096
-	if err := w.details.SetReadBuffer(w.buffer); err != nil {
+	if err := w.SetBuffer(4096); err != nil {
 		t.Fatal(err)
 	}
 	g.apply(t)
