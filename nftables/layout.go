@@ -118,8 +118,8 @@ var baseChains = []nft.BaseChain{
 var schema = &nft.Schema{Sets: sets[:], Chains: baseChains}
 
 // declare adds the table with its sets and base chains, without rules, to a transaction.
-func declare(tx *knftables.Transaction, f proxy.Family) {
-	tx.Add(&knftables.Table{})
+func declare(tx *knftables.Transaction, f proxy.Family, flags ...knftables.TableFlag) {
+	tx.Add(&knftables.Table{Flags: flags})
 	for _, s := range sets {
 		tx.Add(s.Object(f))
 	}

@@ -2,8 +2,8 @@ package nftables
 
 import (
 	"context"
-
-	"sigs.k8s.io/knftables"
+	"errors"
+	"fmt"
 
 	"github.com/sluice-proxy/sluice/nftables/nft"
 	"github.com/sluice-proxy/sluice/proxy"
@@ -28,26 +28,23 @@ type mode struct{ cfg Config }
 // Name implements proxy.Mode.
 func (mode) Name() string { return Name }
 
-// Supported implements proxy.Mode.
-func (m mode) Supported(ctx context.Context, family proxy.Family) error { return nil }
-
 // New implements proxy.Mode.
 func (m mode) New(family proxy.Family) (proxy.Dataplane, error) {
 	table := nft.NewRunner(family, schema)
-	return newDataplane(m.cfg, family, table), nil
+	d := newDataplane(m.cfg, family, table)
+	d.watch = table.Watch
+	return d, nil
 }
 
 // Cleanup implements proxy.Mode.
 func (mode) Cleanup(ctx context.Context) error {
+	var errs []error
 	for _, f := range proxy.Families {
-		table := nft.NewRunner(f, schema)
-		tx := table.NewTransaction()
-		vanish(tx)
-		if err := table.Run(ctx, tx); err != nil {
-			return err
+		for _, table := range []*nft.Runner{nft.NewRunner(f, schema), nft.NewProbe(f, schema)} {
+			if err := table.Remove(ctx); err != nil {
+				errs = append(errs, fmt.Errorf("remove table of %v: %w", f, err))
+			}
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
-
-var _ = knftables.IPv4Family

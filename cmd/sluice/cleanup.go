@@ -21,7 +21,7 @@ func newCleanupCommand() *cobra.Command {
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			chosen := modes
-			if only != "" {
+			if only != "" && only != auto {
 				m, err := findMode(only)
 				if err != nil {
 					return fmt.Errorf("--mode: %w", err)

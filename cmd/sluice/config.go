@@ -39,6 +39,13 @@ type Config struct {
 	HardFail, Profiling      bool
 }
 
+// withMode is the configuration with another mode.
+func (cfg *Config) withMode(m mode) *Config {
+	chosen := *cfg
+	chosen.Mode = m
+	return &chosen
+}
+
 // ClientConfig says how to talk to the API server.
 type ClientConfig struct {
 	Kubeconfig, Master string

@@ -57,7 +57,8 @@ func newCommand() *cobra.Command {
 			case options.Cleanup:
 				return cleanup(cmd.Context(), modes)
 			case options.InitOnly:
-				_, err := prepareKernel(cmd.Context(), cfg)
+				ctx := cmd.Context()
+				_, err := prepareKernel(ctx, cfg.withMode(chooseMode(ctx, cfg.Mode, cfg.ModeConfig)))
 				return err
 			}
 			return run(cmd.Context(), cfg)

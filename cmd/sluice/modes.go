@@ -11,6 +11,7 @@ import (
 	"github.com/sluice-proxy/sluice/conntrack/sysctl"
 	"github.com/sluice-proxy/sluice/iptables"
 	"github.com/sluice-proxy/sluice/iptables/xtables"
+	"github.com/sluice-proxy/sluice/nftables"
 	"github.com/sluice-proxy/sluice/proxy"
 )
 
@@ -26,9 +27,17 @@ type ModeConfig struct {
 	TCPBeLiberal    bool // connection tracking will be liberal, whatever it is now
 }
 
-// modes has a line for each mode; the first is the default.
+// modes has a line for each mode, the one that --mode=auto prefers first.
 var modes = []mode{
+	{nftables.Name, newNFTables},
 	{iptables.Name, newIPTables},
+}
+
+// auto stands for the first of modes that this node can run.
+const auto = "auto"
+
+func newNFTables(_ context.Context, cfg ModeConfig) proxy.Mode {
+	return nftables.NewMode(nftables.Config{DropInvalid: cfg.dropsInvalid()})
 }
 
 func newIPTables(ctx context.Context, cfg ModeConfig) proxy.Mode {
@@ -37,14 +46,17 @@ func newIPTables(ctx context.Context, cfg ModeConfig) proxy.Mode {
 	}
 	return iptables.NewMode(iptables.Config{
 		Backend:     cfg.IPTablesBackend,
-		DropInvalid: !cfg.TCPBeLiberal && !conntrack.BeLiberal(sysctl.Tree{}),
+		DropInvalid: cfg.dropsInvalid(),
 	})
 }
 
-// findMode is the mode of that name; the first for an empty one.
+// dropsInvalid tells whether packets that connection tracking cannot place are to be dropped.
+func (cfg ModeConfig) dropsInvalid() bool { return !cfg.TCPBeLiberal && !conntrack.BeLiberal(sysctl.Tree{}) }
+
+// findMode is the mode of that name. Auto, or an empty name, is one that cannot be made: see chooseMode.
 func findMode(name string) (mode, error) {
-	if name == "" {
-		return modes[0], nil
+	if name == "" || name == auto {
+		return mode{name: auto}, nil
 	}
 	for _, m := range modes {
 		if m.name == name {
@@ -55,9 +67,31 @@ func findMode(name string) (mode, error) {
 }
 
 func modeNames() string {
-	names := make([]string, len(modes))
-	for i, m := range modes {
-		names[i] = m.name
+	names := []string{auto}
+	for _, m := range modes {
+		names = append(names, m.name)
 	}
 	return strings.Join(names, ", ")
+}
+
+// chooseMode is m or, for auto, the first of the modes that this node can run, with a line in the log that says why. If it
+// can run none, it is the last: its error names what it lacks.
+func chooseMode(ctx context.Context, m mode, cfg ModeConfig) mode {
+	if m.name != auto {
+		return m
+	}
+	var reasons []string
+	for i, m := range modes {
+		err := m.make(ctx, cfg).Supported(ctx, proxy.IPv4)
+		if err == nil || i == len(modes)-1 {
+			reason := "it is the first of " + modeNames()
+			if len(reasons) > 0 {
+				reason = strings.Join(reasons, "; ")
+			}
+			klog.FromContext(ctx).Info("Chose the mode", "mode", m.name, "reason", reason)
+			return m
+		}
+		reasons = append(reasons, fmt.Sprintf("%s cannot work here: %v", m.name, err))
+	}
+	return m
 }

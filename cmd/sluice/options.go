@@ -57,7 +57,7 @@ func NewOptions() *Options {
 		KubeAPIQPS:                 5,
 		KubeAPIBurst:               10,
 		ConfigSyncPeriod:           15 * time.Minute,
-		Mode:                       modes[0].name,
+		Mode:                       auto,
 		OOMScoreAdj:                -999,
 		IPTablesMasqueradeBit:      14,
 		IPTablesLocalhostNodePorts: true,
@@ -107,7 +107,7 @@ func (o *Options) addSourceFlags(fs *pflag.FlagSet) {
 func (o *Options) addNodeFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.HostnameOverride, "hostname-override", o.HostnameOverride,
 		"Name of this Node, if it is not the host name. With a wrong name no endpoint is local.")
-	fs.StringVar(&o.Mode, "mode", o.Mode, "How Services reach the kernel: "+modeNames()+". Also --proxy-mode.")
+	fs.StringVar(&o.Mode, "mode", o.Mode, "How Services reach the kernel: "+modeNames()+". auto is the first of the others that this node can run. Also --proxy-mode.")
 	fs.StringSliceVar(&o.ClusterCIDR, "cluster-cidr", o.ClusterCIDR,
 		"Addresses of pods: a CIDR, or one for each IP family. It tells traffic of pods from other traffic, which is masqueraded on its way to a ClusterIP.")
 	fs.StringVar(&o.DetectLocalMode, "detect-local-mode", o.DetectLocalMode,

@@ -14,6 +14,7 @@ import (
 	"github.com/sluice-proxy/sluice/conntrack"
 	"github.com/sluice-proxy/sluice/conntrack/sysctl"
 	"github.com/sluice-proxy/sluice/iptables/xtables"
+	"github.com/sluice-proxy/sluice/nftables/nft"
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/healthcheck"
 	"github.com/sluice-proxy/sluice/proxy/loop"
@@ -37,6 +38,7 @@ func run(ctx context.Context, cfg *Config) error {
 func serve(ctx context.Context, cfg *Config) error {
 	log := klog.FromContext(ctx)
 	log.Info("Starting", "version", version(), "mode", cfg.Mode.name, "node", cfg.Node.Name)
+	cfg = cfg.withMode(chooseMode(ctx, cfg.Mode, cfg.ModeConfig))
 	tracker := track.New(track.Config{ExternalIPs: cfg.ExternalIPs, Priority: cfg.PriorityServices})
 	origin, err := findOrigin(ctx, cfg, tracker)
 	if err != nil {
@@ -118,6 +120,9 @@ func (why noIPv6) Error() string { return string(why) }
 func lasting(err error) bool {
 	if _, ok := errors.AsType[noIPv6](err); ok || errors.Is(err, xtables.ErrNotFound) {
 		return true
+	}
+	if refused, ok := errors.AsType[*nft.RefusedError](err); ok {
+		return !refused.Resource
 	}
 	refused, ok := errors.AsType[*xtables.RestoreError](err)
 	return ok && !refused.Resource

@@ -64,10 +64,10 @@ func (r *Runner) appendDynsets(rules []dynset) error {
 	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
 		return err
 	}
-	r.children.startSocket(c.PID())
+	r.children.StartSocket(c.PID())
 	batch := []netlink.Message{batchEdge(unix.NFNL_MSG_BATCH_BEGIN)}
 	for _, rule := range rules {
-		batch = append(batch, rule.message())
+		batch = append(batch, rule.message(r.table))
 	}
 	if _, err := c.SendMessages(append(batch, batchEdge(unix.NFNL_MSG_BATCH_END))); err != nil {
 		return err
@@ -102,7 +102,7 @@ const (
 	directionOfAll = 0 // IP_CT_DIR_ORIGINAL
 )
 
-func (d dynset) message() netlink.Message {
+func (d dynset) message(table string) netlink.Message {
 	client := expression("payload",
 		be32(unix.NFTA_PAYLOAD_DREG, clientRegister), be32(unix.NFTA_PAYLOAD_BASE, unix.NFT_PAYLOAD_NETWORK_HEADER),
 		be32(unix.NFTA_PAYLOAD_OFFSET, sourceAt), be32(unix.NFTA_PAYLOAD_LEN, net6))
@@ -129,7 +129,7 @@ func (d dynset) message() netlink.Message {
 		nest(unix.NFTA_BITWISE_MASK, netlink.Attribute{Type: unix.NFTA_DATA_VALUE, Data: binary.NativeEndian.AppendUint32(nil, d.mask)}),
 		nest(unix.NFTA_BITWISE_XOR, netlink.Attribute{Type: unix.NFTA_DATA_VALUE, Data: make([]byte, 4)}))
 	attrs := []netlink.Attribute{
-		text(unix.NFTA_RULE_TABLE, Table), text(unix.NFTA_RULE_CHAIN, d.chain),
+		text(unix.NFTA_RULE_TABLE, table), text(unix.NFTA_RULE_CHAIN, d.chain),
 		nest(unix.NFTA_RULE_EXPRESSIONS, priority(keyRegister), masked, client, priority(dataRegister), expression("dynset", change...)),
 	}
 	if d.comment != "" {
@@ -141,7 +141,7 @@ func (d dynset) message() netlink.Message {
 			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWRULE),
 			Flags: netlink.Request | netlink.Acknowledge | netlink.Create | netlink.Append,
 		},
-		Data: append([]byte{unix.NFPROTO_IPV6, unix.NFNETLINK_V0, 0, 0}, marshal(attrs...)...),
+		Data: append(nfgenmsg(proxy.IPv6), marshal(attrs...)...),
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-proxy/sluice/nfwatch"
 	"github.com/sluice-proxy/sluice/proxy"
 )
 
@@ -21,20 +22,20 @@ const maxReads = 10
 func (r *Runner) Read(ctx context.Context) (*State, error) {
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
-		return nil, fmt.Errorf("read table %s: %w", Table, err)
+		return nil, fmt.Errorf("read table %s: %w", r.table, err)
 	}
 	defer func() { _ = c.Close() }()
-	reader := &reader{Conn: c, family: r.family, schema: r.schema}
+	reader := &reader{Conn: c, family: r.family, name: r.table, schema: r.schema}
 	for range maxReads {
 		state, err := reader.read(ctx)
 		if !errors.Is(err, errChanged) {
 			if err != nil {
-				return nil, fmt.Errorf("read table %s: %w", Table, err)
+				return nil, fmt.Errorf("read table %s: %w", r.table, err)
 			}
 			return state, nil
 		}
 	}
-	return nil, fmt.Errorf("read table %s: %w", Table, errChanged)
+	return nil, fmt.Errorf("read table %s: %w", r.table, errChanged)
 }
 
 var errChanged = errors.New("rules change all the time")
@@ -43,11 +44,12 @@ var errChanged = errors.New("rules change all the time")
 type reader struct {
 	*netlink.Conn
 	family proxy.Family
+	name   string
 	schema *Schema
 }
 
 func (r *reader) read(ctx context.Context) (*State, error) {
-	before, err := r.generation()
+	before, err := nfwatch.CurrentGeneration()
 	if err != nil {
 		return nil, err
 	}
@@ -73,23 +75,15 @@ func (r *reader) read(ctx context.Context) (*State, error) {
 			}
 		}
 	}
-	after, err := r.generation()
+	after, err := nfwatch.CurrentGeneration()
 	if err == nil && after != before {
 		err = errChanged
 	}
 	return state, err
 }
 
-func (r *reader) generation() (uint32, error) {
-	answers, err := r.ask(unix.NFT_MSG_GETGEN, 0)
-	if err != nil || len(answers) == 0 {
-		return 0, fmt.Errorf("get generation: %w", err)
-	}
-	return answers[0].number(unix.NFTA_GEN_ID), nil
-}
-
 func (r *reader) table() (*State, error) {
-	_, err := r.ask(unix.NFT_MSG_GETTABLE, 0, text(unix.NFTA_TABLE_NAME, Table))
+	_, err := r.ask(unix.NFT_MSG_GETTABLE, 0, text(unix.NFTA_TABLE_NAME, r.name))
 	return &State{Fits: true, Chains: map[string][]string{}, Elements: map[string][]Element{}}, err
 }
 
@@ -103,21 +97,21 @@ func (r *reader) chains(to *State) error {
 	}
 	bases := 0
 	for _, m := range chains {
-		if m.text(unix.NFTA_CHAIN_TABLE) != Table {
+		if m.Text(unix.NFTA_CHAIN_TABLE) != r.name {
 			continue
 		}
-		name := m.text(unix.NFTA_CHAIN_NAME)
+		name := m.Text(unix.NFTA_CHAIN_NAME)
 		to.Chains[name] = nil
-		hook := m.attr(unix.NFTA_CHAIN_HOOK)
+		hook := m.Attr(unix.NFTA_CHAIN_HOOK)
 		if hook == nil {
 			continue
 		}
 		bases++
 		fits := false
 		for _, want := range r.schema.Chains {
-			fits = fits || want.Name == name && m.text(unix.NFTA_CHAIN_TYPE) == string(want.Type) &&
-				number(nested(hook, unix.NFTA_HOOK_HOOKNUM)) == hookNumbers[string(want.Hook)] &&
-				int32(number(nested(hook, unix.NFTA_HOOK_PRIORITY))) == int32(want.Priority)
+			fits = fits || want.Name == name && m.Text(unix.NFTA_CHAIN_TYPE) == string(want.Type) &&
+				number(nfwatch.Nested(hook, unix.NFTA_HOOK_HOOKNUM)) == hookNumbers[string(want.Hook)] &&
+				int32(number(nfwatch.Nested(hook, unix.NFTA_HOOK_PRIORITY))) == int32(want.Priority)
 		}
 		to.Fits = to.Fits && fits
 	}
@@ -137,13 +131,13 @@ const (
 )
 
 func (r *reader) sets(to *State) error {
-	sets, err := r.ask(unix.NFT_MSG_GETSET, netlink.Dump, text(unix.NFTA_SET_TABLE, Table))
+	sets, err := r.ask(unix.NFT_MSG_GETSET, netlink.Dump, text(unix.NFTA_SET_TABLE, r.name))
 	if err != nil {
 		return err
 	}
 	found := 0
 	for _, m := range sets {
-		name := m.text(unix.NFTA_SET_NAME)
+		name := m.Text(unix.NFTA_SET_NAME)
 		if strings.HasPrefix(name, "__") {
 			continue // part of a rule
 		}
@@ -155,7 +149,7 @@ func (r *reader) sets(to *State) error {
 	return nil
 }
 
-func (s *Set) isDeclaredBy(m message, f proxy.Family) bool {
+func (s *Set) isDeclaredBy(m nfwatch.Message, f proxy.Family) bool {
 	flags := uint32(0)
 	if s.Interval {
 		flags |= setInterval
@@ -163,23 +157,23 @@ func (s *Set) isDeclaredBy(m message, f proxy.Family) bool {
 	if s.Packets {
 		flags |= setTimeout | setEval
 	}
-	desc := m.attr(unix.NFTA_SET_DESC)
-	return m.number(unix.NFTA_SET_FLAGS)&(setInterval|setTimeout|setEval) == flags &&
-		m.number(unix.NFTA_SET_KEY_LEN) == uint32(lengthOf(s.Key, f)) &&
-		(m.number(unix.NFTA_SET_DATA_TYPE) == verdictType) == s.Verdict &&
-		(s.Verdict || m.number(unix.NFTA_SET_DATA_LEN) == uint32(lengthOf(s.Value, f))) &&
-		uint64(number(nested(desc, unix.NFTA_SET_DESC_SIZE))) == s.Size
+	desc := m.Attr(unix.NFTA_SET_DESC)
+	return m.Number(unix.NFTA_SET_FLAGS)&(setInterval|setTimeout|setEval) == flags &&
+		m.Number(unix.NFTA_SET_KEY_LEN) == uint32(lengthOf(s.Key, f)) &&
+		(m.Number(unix.NFTA_SET_DATA_TYPE) == verdictType) == s.Verdict &&
+		(s.Verdict || m.Number(unix.NFTA_SET_DATA_LEN) == uint32(lengthOf(s.Value, f))) &&
+		uint64(number(nfwatch.Nested(desc, unix.NFTA_SET_DESC_SIZE))) == s.Size
 }
 
 func (r *reader) rules(to *State) error {
-	rules, err := r.ask(unix.NFT_MSG_GETRULE, netlink.Dump, text(unix.NFTA_RULE_TABLE, Table))
+	rules, err := r.ask(unix.NFT_MSG_GETRULE, netlink.Dump, text(unix.NFTA_RULE_TABLE, r.name))
 	if err != nil {
 		return err
 	}
 	for _, m := range rules {
-		if m.text(unix.NFTA_RULE_TABLE) == Table {
-			chain := m.text(unix.NFTA_RULE_CHAIN)
-			to.Chains[chain] = append(to.Chains[chain], comment(m.attr(unix.NFTA_RULE_USERDATA)))
+		if m.Text(unix.NFTA_RULE_TABLE) == r.name {
+			chain := m.Text(unix.NFTA_RULE_CHAIN)
+			to.Chains[chain] = append(to.Chains[chain], comment(m.Attr(unix.NFTA_RULE_USERDATA)))
 		}
 	}
 	return nil
@@ -187,13 +181,13 @@ func (r *reader) rules(to *State) error {
 
 func (r *reader) elements(to *State, s *Set) error {
 	lists, err := r.ask(unix.NFT_MSG_GETSETELEM, netlink.Dump,
-		text(unix.NFTA_SET_ELEM_LIST_TABLE, Table), text(unix.NFTA_SET_ELEM_LIST_SET, s.Name))
+		text(unix.NFTA_SET_ELEM_LIST_TABLE, r.name), text(unix.NFTA_SET_ELEM_LIST_SET, s.Name))
 	if err != nil {
 		return err
 	}
 	var all []Element
 	for _, m := range lists {
-		elements, err := netlink.UnmarshalAttributes(m.attr(unix.NFTA_SET_ELEM_LIST_ELEMENTS))
+		elements, err := netlink.UnmarshalAttributes(m.Attr(unix.NFTA_SET_ELEM_LIST_ELEMENTS))
 		if err != nil {
 			return fmt.Errorf("elements of %s: %w", s.Name, err)
 		}
@@ -216,18 +210,18 @@ func (s *Set) element(data []byte, f proxy.Family) (Element, error) {
 	if err != nil {
 		return Element{}, err
 	}
-	e := Element{Comment: comment(attrOf(attrs, unix.NFTA_SET_ELEM_USERDATA))}
-	key := nested(attrOf(attrs, unix.NFTA_SET_ELEM_KEY), unix.NFTA_DATA_VALUE)
-	end := nested(attrOf(attrs, setElemKeyEnd), unix.NFTA_DATA_VALUE)
+	e := Element{Comment: comment(nfwatch.AttrOf(attrs, unix.NFTA_SET_ELEM_USERDATA))}
+	key := nfwatch.Nested(nfwatch.AttrOf(attrs, unix.NFTA_SET_ELEM_KEY), unix.NFTA_DATA_VALUE)
+	end := nfwatch.Nested(nfwatch.AttrOf(attrs, setElemKeyEnd), unix.NFTA_DATA_VALUE)
 	if e.Key, err = format(s.Key, f, key, end); err != nil {
 		return e, err
 	}
-	value := attrOf(attrs, unix.NFTA_SET_ELEM_DATA)
+	value := nfwatch.AttrOf(attrs, unix.NFTA_SET_ELEM_DATA)
 	switch {
 	case s.Verdict:
-		e.Value = verdict(nested(value, unix.NFTA_DATA_VERDICT))
+		e.Value = verdict(nfwatch.Nested(value, unix.NFTA_DATA_VERDICT))
 	case len(s.Value) > 0:
-		e.Value, err = format(s.Value, f, nested(value, unix.NFTA_DATA_VALUE), nil)
+		e.Value, err = format(s.Value, f, nfwatch.Nested(value, unix.NFTA_DATA_VALUE), nil)
 	}
 	return e, err
 }
@@ -237,8 +231,8 @@ func verdict(data []byte) string {
 	if err != nil {
 		return ""
 	}
-	chain := strings.TrimRight(string(attrOf(attrs, unix.NFTA_VERDICT_CHAIN)), "\x00")
-	switch int32(number(attrOf(attrs, unix.NFTA_VERDICT_CODE))) {
+	chain := strings.TrimRight(string(nfwatch.AttrOf(attrs, unix.NFTA_VERDICT_CHAIN)), "\x00")
+	switch int32(number(nfwatch.AttrOf(attrs, unix.NFTA_VERDICT_CODE))) {
 	case nfDrop:
 		return "drop"
 	case unix.NFT_JUMP:
@@ -345,25 +339,24 @@ func comment(data []byte) string {
 }
 
 // ask sends a request and parses the answers.
-func (r *reader) ask(kind uint16, flags netlink.HeaderFlags, attrs ...netlink.Attribute) ([]message, error) {
+func (r *reader) ask(kind uint16, flags netlink.HeaderFlags, attrs ...netlink.Attribute) ([]nfwatch.Message, error) {
 	data, err := netlink.MarshalAttributes(attrs)
 	if err != nil {
 		return nil, err
 	}
-	header := []byte{nfFamily(r.family), unix.NFNETLINK_V0, 0, 0}
 	answers, err := r.Execute(netlink.Message{
 		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), Flags: netlink.Request | flags},
-		Data:   append(header, data...),
+		Data:   append(nfgenmsg(r.family), data...),
 	})
 	if err != nil {
 		return nil, err
 	}
-	var messages []message
+	var messages []nfwatch.Message
 	for _, answer := range answers {
 		if answer.Header.Flags&netlink.DumpInterrupted != 0 {
 			return nil, errChanged
 		}
-		if m, ok := parseMessage(answer); ok {
+		if m, ok := nfwatch.ParseMessage(answer); ok {
 			messages = append(messages, m)
 		}
 	}

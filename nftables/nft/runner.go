@@ -12,6 +12,7 @@ import (
 
 	"sigs.k8s.io/knftables"
 
+	"github.com/sluice-proxy/sluice/nfwatch"
 	"github.com/sluice-proxy/sluice/proxy"
 )
 
@@ -21,14 +22,26 @@ var ErrNotFound = exec.ErrNotFound
 // Runner is the table in the kernel, in the network namespace of the calling thread.
 type Runner struct {
 	family   proxy.Family
+	table    string
 	schema   *Schema
 	factory  *knftables.Fake // makes transactions, and nothing else
-	children children
+	children nfwatch.Children
 }
 
 // NewRunner touches nothing.
-func NewRunner(f proxy.Family, schema *Schema) *Runner {
-	return &Runner{family: f, schema: schema, factory: knftables.NewFake(Family(f), Table)}
+func NewRunner(f proxy.Family, schema *Schema) *Runner { return newRunner(f, Table, schema) }
+
+// NewProbe is a Runner with a table of another name, in which no packet ever finds anything, to try things out.
+func NewProbe(f proxy.Family, schema *Schema) *Runner { return newRunner(f, Table+"-probe", schema) }
+
+func newRunner(f proxy.Family, table string, schema *Schema) *Runner {
+	return &Runner{
+		family:   f,
+		table:    table,
+		schema:   schema,
+		factory:  knftables.NewFake(Family(f), table),
+		children: nfwatch.Children{Program: func(name string) bool { return name == "nft" }},
+	}
 }
 
 // NewTransaction implements Interface.
@@ -49,6 +62,17 @@ func (r *Runner) Check(ctx context.Context, tx *knftables.Transaction) error {
 	return r.run(ctx, input, "--check", "-f", "-")
 }
 
+// Remove deletes the table, if it is there.
+func (r *Runner) Remove(ctx context.Context) error {
+	tx := r.NewTransaction()
+	tx.Delete(&knftables.Table{})
+	err := r.Run(ctx, tx)
+	if refused, ok := errors.AsType[*RefusedError](err); ok && refused.Missing || errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
 func (r *Runner) run(ctx context.Context, input string, args ...string) error {
 	if _, bad, ok := strings.Cut(input, "# ERROR: "); ok {
 		return &RefusedError{Output: bad}
@@ -64,7 +88,7 @@ func (r *Runner) run(ctx context.Context, input string, args ...string) error {
 	cmd.Stdin = strings.NewReader(input)
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
-	if err := r.children.start(cmd); err != nil {
+	if err := r.children.Start(cmd); err != nil {
 		return fmt.Errorf("run nft: %w", err)
 	}
 	err = cmd.Wait()

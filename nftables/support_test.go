@@ -1,0 +1,25 @@
+package nftables
+
+import (
+	"testing"
+
+	"github.com/sluice-proxy/sluice/nftables/nft"
+	"github.com/sluice-proxy/sluice/proxy"
+)
+
+func TestKernelSupportsEveryFeature(t *testing.T) {
+	inKernels(t, func(t *testing.T, f inFamily) {
+		if err := NewMode(Config{}).Supported(t.Context(), proxy.Family(f)); err != nil {
+			t.Fatal(err)
+		}
+		p := &probe{table: nft.NewProbe(proxy.Family(f), schema), writer: probeWriter(proxy.Family(f))}
+		for _, x := range p.features() {
+			if err := p.try(t.Context(), []chain{x.chain}); err != nil {
+				t.Errorf("%s: %v", x.name, err)
+			}
+		}
+		if got := run(t, "nft", "list", "ruleset"); got != "" {
+			t.Errorf("left behind: %s", got)
+		}
+	})
+}
