@@ -36,9 +36,9 @@ func (p portChange) name() proxy.ServicePortName {
 }
 
 // newChange is the way from one state of a ServicePort to another.
-func newChange(old, new *port) *change {
-	p := portChange{old: old, new: new}
-	was, now := render(old), render(new)
+func newChange(before, after *port) *change {
+	p := portChange{old: before, new: after}
+	was, now := render(before), render(after)
 	p.wasShared, p.isShared = was.shared, now.shared
 	p.leave, p.lead = was.targets(), now.targets()
 	c := &change{ports: []portChange{p}}

@@ -118,12 +118,12 @@ func inKernels(t *testing.T, test func(t *testing.T, f inFamily)) {
 	}
 }
 
-// run runs a program in the namespace of the calling thread.
-func run(t *testing.T, name string, args ...string) string {
+// runNFT runs nft in the namespace of the calling thread.
+func runNFT(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "nft", args...).CombinedOutput()
 	if err != nil {
-		t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
+		t.Fatalf("nft %s: %v: %s", strings.Join(args, " "), err, out)
 	}
 	return string(out)
 }

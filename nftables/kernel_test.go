@@ -139,9 +139,9 @@ func TestKernelClientsSurviveRestartAndChanges(t *testing.T) {
 		d := newTestDataplane(f)
 		mustApply(t, d, snapshot(f.node(), s))
 		client := fmt.Sprintf("add element %s %s %s { 1:0 . %v timeout 1h : 1:7 }", nft.Family(proxy.Family(f)), nft.Table, affinity.name(), f.addr("198.51.100.7"))
-		run(t, "nft", client)
+		runNFT(t, client)
 		remembered := func() bool {
-			list := run(t, "nft", "list", "map", string(nft.Family(proxy.Family(f))), nft.Table, affinity.name())
+			list := runNFT(t, "list", "map", string(nft.Family(proxy.Family(f))), nft.Table, affinity.name())
 			return strings.Contains(list, f.addr("198.51.100.7").String())
 		}
 		s.backends = append(s.backends[5:], backendsFrom(400, 20)...)
@@ -164,7 +164,7 @@ func TestKernelOtherLayoutIsReplacedAtOnce(t *testing.T) {
 			"hook of another time": "chain filter-input { type filter hook input priority 7; };",
 			"empty table":          "",
 		} {
-			run(t, "nft", fmt.Sprintf("table %s %s { %s }", fam, nft.Table, table))
+			runNFT(t, fmt.Sprintf("table %s %s { %s }", fam, nft.Table, table))
 			before := generation(t)
 			want := snapshot(f.node(), crowd(30)...)
 			mustApply(t, newTestDataplane(f), want)
@@ -185,13 +185,13 @@ func TestKernelOtherLayoutIsReplacedAtOnce(t *testing.T) {
 
 func TestKernelForeignTablesAreLeftAlone(t *testing.T) {
 	inKernels(t, func(t *testing.T, f inFamily) {
-		run(t, "nft", "table inet sluice { chain c { type filter hook input priority 0; }; }; table ip kube-proxy { set s { type ipv4_addr; }; }")
-		before := run(t, "nft", "list", "ruleset")
+		runNFT(t, "table inet sluice { chain c { type filter hook input priority 0; }; }; table ip kube-proxy { set s { type ipv4_addr; }; }")
+		before := runNFT(t, "list", "ruleset")
 		mustApply(t, newTestDataplane(f), snapshot(f.node(), crowd(10)...))
 		if err := NewMode(Config{}).Cleanup(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(before, run(t, "nft", "list", "ruleset")); diff != "" {
+		if diff := cmp.Diff(before, runNFT(t, "list", "ruleset")); diff != "" {
 			t.Errorf("(-before +after):\n%s", diff)
 		}
 	})

@@ -18,7 +18,7 @@ func TestKernelSupportsEveryFeature(t *testing.T) {
 				t.Errorf("%s: %v", x.name, err)
 			}
 		}
-		if got := run(t, "nft", "list", "ruleset"); got != "" {
+		if got := runNFT(t, "list", "ruleset"); got != "" {
 			t.Errorf("left behind: %s", got)
 		}
 	})

@@ -24,10 +24,6 @@ func nftMessage(t testing.TB, kind uint16, family uint8, attrs ...netlink.Attrib
 	}
 }
 
-func text(kind uint16, value string) netlink.Attribute {
-	return netlink.Attribute{Type: kind, Data: append([]byte(value), 0)}
-}
-
 func number32(kind uint16, value uint32) netlink.Attribute {
 	return netlink.Attribute{Type: kind, Data: binary.BigEndian.AppendUint32(nil, value)}
 }

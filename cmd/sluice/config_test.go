@@ -40,7 +40,7 @@ func mustParse(t *testing.T, args ...string) *Config {
 
 func TestDefaultsAreThoseOfKubeProxy(t *testing.T) {
 	cfg := mustParse(t, "--hostname-override", " Node-1 ")
-	if cfg.Mode.name != "iptables" {
+	if cfg.Mode.name != auto { // kube-proxy's is iptables
 		t.Errorf("mode %q", cfg.Mode.name)
 	}
 	cfg.Mode = mode{}
@@ -76,7 +76,7 @@ func TestFlagsReachTheConfiguration(t *testing.T) {
 		ok   func(*Config) bool
 	}{
 		"proxy-mode is mode":        {[]string{"--proxy-mode", "iptables"}, func(c *Config) bool { return c.Mode.name == "iptables" }},
-		"empty mode":                {[]string{"--mode="}, func(c *Config) bool { return c.Mode.name == "iptables" }},
+		"empty mode":                {[]string{"--mode="}, func(c *Config) bool { return c.Mode.name == auto }},
 		"underscores":               {[]string{"--masquerade_all"}, func(c *Config) bool { return c.Node.MasqueradeAll }},
 		"masquerade bit":            {[]string{"--iptables-masquerade-bit", "31"}, func(c *Config) bool { return c.Node.MasqueradeMark == 1<<31 }},
 		"two cluster CIDRs":         {[]string{"--cluster-cidr", "10.0.0.0/8,fd00::/48"}, func(c *Config) bool { return len(c.Node.PodDetector.ClusterCIDRs) == 2 }},
@@ -112,7 +112,7 @@ func TestEveryMistakeIsReported(t *testing.T) {
 		args []string
 		want []string // sorted; of each line, its beginning
 	}{
-		"mode":              {[]string{"--mode=kernelspace"}, []string{`--mode: "kernelspace" is not available; the modes are iptables`}},
+		"mode":              {[]string{"--mode=kernelspace"}, []string{`--mode: "kernelspace" is not available; the modes are auto, nftables, iptables`}},
 		"periods":           {[]string{"--config-sync-period=0", "--iptables-sync-period=0"}, []string{"--config-sync-period: 0s is not positive", "--iptables-min-sync-period: 1s is not between", "--iptables-sync-period: 0s is not positive"}},
 		"min over period":   {[]string{"--iptables-min-sync-period=31s"}, []string{"--iptables-min-sync-period: 31s is not between 0 and --iptables-sync-period, 30s"}},
 		"addresses":         {[]string{"--bind-address=x", "--healthz-bind-address=x", "--metrics-bind-address=1.2.3.4:http"}, []string{"--bind-address", "--healthz-bind-address", "--metrics-bind-address"}},

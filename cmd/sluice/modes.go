@@ -51,7 +51,9 @@ func newIPTables(ctx context.Context, cfg ModeConfig) proxy.Mode {
 }
 
 // dropsInvalid tells whether packets that connection tracking cannot place are to be dropped.
-func (cfg ModeConfig) dropsInvalid() bool { return !cfg.TCPBeLiberal && !conntrack.BeLiberal(sysctl.Tree{}) }
+func (cfg ModeConfig) dropsInvalid() bool {
+	return !cfg.TCPBeLiberal && !conntrack.BeLiberal(sysctl.Tree{})
+}
 
 // findMode is the mode of that name. Auto, or an empty name, is one that cannot be made: see chooseMode.
 func findMode(name string) (mode, error) {
@@ -84,7 +86,7 @@ func chooseMode(ctx context.Context, m mode, cfg ModeConfig) mode {
 	for i, m := range modes {
 		err := m.make(ctx, cfg).Supported(ctx, proxy.IPv4)
 		if err == nil || i == len(modes)-1 {
-			reason := "it is the first of " + modeNames()
+			reason := "it is preferred, and this node has what it needs"
 			if len(reasons) > 0 {
 				reason = strings.Join(reasons, "; ")
 			}

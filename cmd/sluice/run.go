@@ -118,7 +118,7 @@ func (why noIPv6) Error() string { return string(why) }
 // lasting tells whether the node lacks what a family needs. Any other trouble another start may find gone, and it
 // must not cost the node the family until then.
 func lasting(err error) bool {
-	if _, ok := errors.AsType[noIPv6](err); ok || errors.Is(err, xtables.ErrNotFound) {
+	if _, ok := errors.AsType[noIPv6](err); ok || errors.Is(err, xtables.ErrNotFound) || errors.Is(err, nft.ErrNotFound) {
 		return true
 	}
 	if refused, ok := errors.AsType[*nft.RefusedError](err); ok {

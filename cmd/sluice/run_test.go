@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -55,9 +57,14 @@ func newNamespace(t *testing.T) namespace {
 	return namespace{t, strconv.Itoa(cmd.Process.Pid)}
 }
 
+// patience is how long a program may run: it ends then, and what a test waits for never comes.
+const patience = 2 * time.Minute
+
 // command is a program in the namespace.
 func (n namespace) command(args ...string) *exec.Cmd {
-	return exec.CommandContext(n.t.Context(), "nsenter", append([]string{"--net=/proc/" + n.pid + "/ns/net"}, args...)...)
+	ctx, cancel := context.WithTimeout(n.t.Context(), patience)
+	n.t.Cleanup(cancel)
+	return exec.CommandContext(ctx, "nsenter", append([]string{"--net=/proc/" + n.pid + "/ns/net"}, args...)...)
 }
 
 // sluice is this program in the namespace.
@@ -108,56 +115,133 @@ endpoints: [{addresses: [10.0.0.2]}]
 `
 
 func TestKernelRunServesManifestsLeavesRulesAndCleanupRemovesThem(t *testing.T) {
-	ns := newNamespace(t)
-	ns.output("ip", "link", "set", "lo", "up")
+	for _, mode := range []struct {
+		name    string
+		list    []string // lists the rules
+		backend string   // as listed; %s is its address
+		flush   []string
+	}{
+		{"iptables", []string{"iptables-save", "-t", "nat"}, "--to-destination %s:8080", []string{"iptables", "-t", "nat", "-F"}},
+		{"nftables", []string{"nft", "list", "ruleset"}, "%s . 8080", []string{"nft", "flush", "ruleset"}},
+	} {
+		t.Run(mode.name, func(t *testing.T) {
+			ns := newNamespace(t)
+			ns.output("ip", "link", "set", "lo", "up")
+			dir := t.TempDir()
+			write := func(content string) {
+				t.Helper()
+				if err := os.WriteFile(filepath.Join(dir, "web.yaml"), []byte(content), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			wantBackend := func(addr string) {
+				t.Helper()
+				if rules := ns.output(mode.list...); !strings.Contains(rules, fmt.Sprintf(mode.backend, addr)) {
+					t.Errorf("%s is not in the rules:\n%s", addr, rules)
+				}
+			}
+			write(webManifest)
+
+			cmd := ns.sluice("--mode", mode.name, "--manifest-dir", dir, "-v=2", "--hostname-override=n1", "--conntrack-max-per-core=0")
+			stderr, err := cmd.StderrPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			lines := bufio.NewScanner(stderr)
+			until(t, lines, "Applied snapshot", `family="IPv4"`, "servicePorts=1")
+			wantBackend("10.0.0.2")
+			write(strings.Replace(webManifest, "10.0.0.2", "10.0.0.3", 1))
+			until(t, lines, "Applied snapshot", `family="IPv4"`)
+			ns.output(mode.flush...)
+			until(t, lines, "Kernel state is in doubt", `family="IPv4"`)
+			until(t, lines, "Applied snapshot", `family="IPv4"`)
+
+			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			rest, err := io.ReadAll(stderr)
+			if err != nil {
+				t.Error(err)
+			}
+			if err := cmd.Wait(); err != nil {
+				t.Errorf("ended with %v:\n%s", err, rest)
+			}
+			wantBackend("10.0.0.3")
+			if out, err := ns.sluice("cleanup").CombinedOutput(); err != nil {
+				t.Errorf("cleanup: %v: %s", err, out)
+			}
+			for _, save := range []string{"iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save", "ip6tables-legacy-save"} {
+				if rules := ns.output(save); strings.Contains(rules, "SLUICE") {
+					t.Errorf("cleanup left:\n%s", rules)
+				}
+			}
+			if rules := ns.output("nft", "list", "tables"); strings.Contains(rules, "sluice") {
+				t.Errorf("cleanup left: %s", rules)
+			}
+		})
+	}
+}
+
+// A node that can run every mode gets the one that is listed first, and learns why.
+func TestKernelAutoChoosesAndSaysWhy(t *testing.T) {
+	for name, test := range map[string]struct {
+		missing string // program
+		want    []string
+	}{
+		"everything there": {"", []string{`mode="nftables"`, "preferred"}},
+		"no nft":           {"nft", []string{`mode="iptables"`, "nftables cannot work here: ", "nft"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ns := newNamespace(t)
+			cmd := ns.sluice("--init-only", "--manifest-dir", t.TempDir(), "--conntrack-max-per-core=0")
+			cmd.Env = append(cmd.Env, "PATH="+pathWithout(t, test.missing))
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			for line := range strings.Lines(string(out)) {
+				if strings.Contains(line, "Chose the mode") {
+					for _, part := range test.want {
+						if !strings.Contains(line, part) {
+							t.Errorf("no %q in %s", part, line)
+						}
+					}
+					return
+				}
+			}
+			t.Errorf("no mode is chosen: %s", out)
+		})
+	}
+}
+
+// pathWithout is a PATH with the tools that Sluice runs, but for one.
+func pathWithout(t *testing.T, missing string) string {
+	t.Helper()
 	dir := t.TempDir()
-	write := func(content string) {
-		t.Helper()
-		if err := os.WriteFile(filepath.Join(dir, "web.yaml"), []byte(content), 0o644); err != nil {
-			t.Fatal(err)
+	for _, family := range []string{"iptables", "ip6tables"} {
+		for _, backend := range []string{"-nft", "-legacy"} {
+			for _, suffix := range []string{"", "-save", "-restore"} {
+				link(t, dir, family+backend+suffix)
+			}
 		}
 	}
-	write(webManifest)
+	if missing != "nft" {
+		link(t, dir, "nft")
+	}
+	return dir
+}
 
-	cmd := ns.sluice("--manifest-dir", dir, "-v=2", "--hostname-override=n1", "--conntrack-max-per-core=0")
-	stderr, err := cmd.StderrPipe()
+func link(t *testing.T, dir, program string) {
+	t.Helper()
+	path, err := exec.LookPath(program)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	if err := os.Symlink(path, filepath.Join(dir, program)); err != nil {
 		t.Fatal(err)
-	}
-	lines := bufio.NewScanner(stderr)
-	until(t, lines, "Applied snapshot", `family="IPv4"`, "servicePorts=1")
-	if rules := ns.output("iptables-save", "-t", "nat"); !strings.Contains(rules, "--to-destination 10.0.0.2:8080") {
-		t.Errorf("the endpoint is not in the rules:\n%s", rules)
-	}
-	write(strings.Replace(webManifest, "10.0.0.2", "10.0.0.3", 1))
-	until(t, lines, "Applied snapshot", `family="IPv4"`)
-	ns.output("iptables", "-t", "nat", "-F")
-	until(t, lines, "Kernel state is in doubt", `family="IPv4"`)
-	until(t, lines, "Applied snapshot", `family="IPv4"`)
-
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	rest, err := io.ReadAll(stderr)
-	if err != nil {
-		t.Error(err)
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("ended with %v:\n%s", err, rest)
-	}
-	if rules := ns.output("iptables-save", "-t", "nat"); !strings.Contains(rules, "--to-destination 10.0.0.3:8080") {
-		t.Errorf("the rules did not stay:\n%s", rules)
-	}
-	if out, err := ns.sluice("cleanup").CombinedOutput(); err != nil {
-		t.Errorf("cleanup: %v: %s", err, out)
-	}
-	for _, save := range []string{"iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save", "ip6tables-legacy-save"} {
-		if rules := ns.output(save); strings.Contains(rules, "SLUICE") {
-			t.Errorf("cleanup left:\n%s", rules)
-		}
 	}
 }
 
@@ -180,7 +264,7 @@ func TestKernelBusyHostServesBothFamiliesOrNone(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "ip6tables-legacy-restore"), []byte(script), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			cmd := ns.sluice("--init-only", "--manifest-dir", dir, "--conntrack-max-per-core=0", "--iptables-backend=legacy")
+			cmd := ns.sluice("--init-only", "--manifest-dir", dir, "--conntrack-max-per-core=0", "--mode=iptables", "--iptables-backend=legacy")
 			cmd.Env = append(cmd.Env, "PATH="+dir+":"+os.Getenv("PATH"))
 			out, err := cmd.CombinedOutput()
 			if works := err == nil; works != test.works || strings.Contains(string(out), "IPv4 alone") {
@@ -217,7 +301,7 @@ func TestKernelHostServesIPv4AloneOnlyWithoutToolsForIPv6(t *testing.T) {
 				}
 				path += ":" + os.Getenv("PATH")
 			}
-			cmd := ns.sluice("--init-only", "--manifest-dir", t.TempDir(), "--conntrack-max-per-core=0")
+			cmd := ns.sluice("--init-only", "--mode=iptables", "--manifest-dir", t.TempDir(), "--conntrack-max-per-core=0")
 			cmd.Env = append(cmd.Env, "PATH="+path)
 			out, err := cmd.CombinedOutput()
 			if works := err == nil; works != test.works || strings.Contains(string(out), "IPv4 alone") != test.works {
@@ -343,7 +427,7 @@ func TestVersionAndModesAreTold(t *testing.T) {
 	if out, err := run("version"); err != nil || !strings.HasPrefix(out, "sluice "+version()+"\n") {
 		t.Errorf("got %q, %v", out, err)
 	}
-	if _, err := run("cleanup", "--mode=none"); err == nil || !strings.Contains(err.Error(), "the modes are iptables") {
+	if _, err := run("cleanup", "--mode=none"); err == nil || !strings.Contains(err.Error(), "the modes are auto, nftables, iptables") {
 		t.Errorf("got %v", err)
 	}
 	if _, err := run("surprise"); err == nil {

@@ -32,8 +32,9 @@ func (r *Runner) touched(m nfwatch.Message) string {
 	if m.Family != nfFamily(r.family) {
 		return ""
 	}
-	of := func(table uint16, what, name string) string {
-		if m.Text(table) != r.table {
+	// The table's name is the first attribute of all messages: NFTA_CHAIN_TABLE, NFTA_RULE_TABLE and so on are 1.
+	of := func(what, name string) string {
+		if m.Text(unix.NFTA_CHAIN_TABLE) != r.table {
 			return ""
 		}
 		return fmt.Sprintf("%s %s%s of table %s", verbs[m.Kind], what, name, r.table)
@@ -44,13 +45,13 @@ func (r *Runner) touched(m nfwatch.Message) string {
 			return verbs[m.Kind] + " table " + r.table
 		}
 	case unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN:
-		return of(unix.NFTA_CHAIN_TABLE, "chain ", m.Text(unix.NFTA_CHAIN_NAME))
+		return of("chain ", m.Text(unix.NFTA_CHAIN_NAME))
 	case unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE:
-		return of(unix.NFTA_RULE_TABLE, "a rule in chain ", m.Text(unix.NFTA_RULE_CHAIN))
+		return of("a rule in chain ", m.Text(unix.NFTA_RULE_CHAIN))
 	case unix.NFT_MSG_NEWSET, unix.NFT_MSG_DELSET:
-		return of(unix.NFTA_SET_TABLE, "set ", m.Text(unix.NFTA_SET_NAME))
+		return of("set ", m.Text(unix.NFTA_SET_NAME))
 	case unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM:
-		return of(unix.NFTA_SET_ELEM_LIST_TABLE, "an element in set ", m.Text(unix.NFTA_SET_ELEM_LIST_SET))
+		return of("an element in set ", m.Text(unix.NFTA_SET_ELEM_LIST_SET))
 	}
 	return ""
 }
