@@ -168,11 +168,14 @@ func flushedRulesComeBack(s *story) {
 	s.endpoints(svc, ready(s.local(), s.remote())...)
 	families(func(f proxy.Family) {
 		s.reaches(s.Client, clusterIP(svc, f), s.local(), s.remote())
-		for _, flush := range []string{"-t nat -F", "-t nat -F PREROUTING"} {
-			if _, err := s.Node.Run(s.tool(f, ""), strings.Fields(flush)...); err != nil {
+		for _, flush := range s.flushes(f) {
+			if _, err := s.Node.Run(flush[0], flush[1:]...); err != nil {
 				s.Fatal(err)
 			}
 			s.reaches(s.Client, clusterIP(svc, f), s.local(), s.remote())
+		}
+		if s.mode.Mode != "iptables" {
+			return
 		}
 		// The script flushed what others had, too.
 		for _, rule := range []string{"-t nat -A FOREIGN -p tcp --dport 9 -j RETURN", "-t nat -A PREROUTING -j FOREIGN"} {

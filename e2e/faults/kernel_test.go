@@ -18,4 +18,5 @@ type kernel struct {
 // kernels are those of the modes, as --mode has them.
 var kernels = map[string]kernel{
 	"iptables": iptablesKernel,
+	"nftables": nftablesKernel,
 }

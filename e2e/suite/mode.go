@@ -17,7 +17,7 @@ type Mode struct {
 }
 
 // Modes are what every suite runs through.
-var Modes = []Mode{iptables("nft"), iptables("legacy")}
+var Modes = []Mode{iptables("nft"), iptables("legacy"), nftables}
 
 // minSync lets a suite make one change after another.
 const minSync = "100ms"
@@ -29,6 +29,13 @@ func iptables(backend string) Mode {
 		Flags:   []string{"--mode", "iptables", "--iptables-backend", backend, "--iptables-min-sync-period", minSync},
 		Backend: backend,
 	}
+}
+
+var nftables = Mode{
+	Name:    "nftables",
+	Mode:    "nftables",
+	Flags:   []string{"--mode", "nftables", "--iptables-min-sync-period", minSync},
+	Backend: "nft",
 }
 
 // Tool is the name of an iptables program: "", "save" or "restore".

@@ -12,14 +12,42 @@ import (
 // tool is the name of an iptables program of the world's backend.
 func (w *world) tool(f proxy.Family, suffix string) string { return w.mode.Tool(f, suffix) }
 
-// save is what iptables-save says of the node, without counters.
+// save is what iptables-save says of the node, without counters, and in mode nftables its table, too.
 func (w *world) save(t *testing.T, f proxy.Family) string {
 	t.Helper()
 	out, err := w.Node.Run(w.tool(f, "save"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	if w.mode.Mode == "nftables" {
+		tables, err := w.Node.Run("nft", "list", "tables", nftFamily(f))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(tables, " sluice\n") {
+			table, err := w.Node.Run("nft", "-s", "list", "table", nftFamily(f), "sluice")
+			if err != nil {
+				t.Fatal(err)
+			}
+			out += table
+		}
+	}
 	return regexp.MustCompile(`(?m)^#.*\n| \[\d+:\d+\]`).ReplaceAllString(out, "")
+}
+
+func nftFamily(f proxy.Family) string {
+	if f == proxy.IPv6 {
+		return "ip6"
+	}
+	return "ip"
+}
+
+// flushes are commands of a firewall script that takes away what serves.
+func (w *world) flushes(f proxy.Family) [][]string {
+	if w.mode.Mode == "nftables" {
+		return [][]string{{"nft", "flush", "chain", nftFamily(f), "sluice", "nat-prerouting"}, {"nft", "delete", "table", nftFamily(f), "sluice"}}
+	}
+	return [][]string{{w.tool(f, ""), "-t", "nat", "-F"}, {w.tool(f, ""), "-t", "nat", "-F", "PREROUTING"}}
 }
 
 // emptyTable is a table as iptables leaves it behind once somebody looked at it.
