@@ -20,7 +20,7 @@ PACKAGES = $(shell $(GO) list ./... | grep -v -e /e2e/cluster -e /e2e/faults -e 
 
 # The virtual machine with an older kernel, and what is tested in it.
 VM        := $(CURDIR)/e2e/vm/run
-VM_TESTS  := TestKernelIptables/nft
+VM_TESTS  := TestKernelIptables/nft/IPv4
 VM_SUITES = -suite 'virtual machine: ./e2e/vm' \
 	-suite 'kernel 6.1: -exec $(VM) -run $(VM_TESTS) ./e2e/kernel'
 
