@@ -69,6 +69,21 @@ func (t *trial) series(ctx context.Context, n int, rate float64) (time.Duration,
 	})
 }
 
+// idle says how much CPU time the proxy takes while nothing happens.
+func (t *trial) idle(ctx context.Context) (time.Duration, error) {
+	before, err := cpu(t.proxy.PID())
+	if err != nil {
+		return 0, err
+	}
+	select {
+	case <-time.After(t.cfg.Idle):
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+	after, err := cpu(t.proxy.PID())
+	return after - before, err
+}
+
 // spent is the CPU time of the proxy and its children while something is done, and until they are calm.
 func (t *trial) spent(ctx context.Context, do func() error) (time.Duration, error) {
 	before, err := cpu(t.proxy.PID())

@@ -29,8 +29,13 @@ const (
 	workers = 20
 )
 
-// apiAddr is where nodes reach the API server, in linkAPI.
-var apiAddr = netip.MustParseAddr("192.168.80.254")
+// apiAddr is where nodes reach the API server, in linkAPI; apiVIP is the ClusterIP of default/kubernetes.
+var (
+	apiAddr = netip.MustParseAddr("192.168.80.254")
+	apiVIP  = lab.ServiceCIDR.Addr().Next()
+)
+
+const apiPort = 443 // of that Service
 
 // cluster is a control plane and what it was told. It is not safe for concurrent use.
 type cluster struct {
@@ -40,6 +45,7 @@ type cluster struct {
 	api        kubernetes.Interface
 	kubeconfig string
 
+	load     load // that it has grown to
 	shared   service
 	services []service
 	spare    *addresses
@@ -122,11 +128,18 @@ func (c *cluster) populate(ctx context.Context, sharedPorts int) error {
 	if _, err := c.api.CoreV1().Nodes().UpdateStatus(ctx, created, metav1.UpdateOptions{}); err != nil {
 		return err
 	}
-	c.shared = service{name: sharedName, ports: manyPorts(sharedPorts), backends: c.twoBackends()}
+	c.shared = service{name: sharedName, ports: manyPorts(sharedPorts), backends: c.newBackends(defaultEndpoints)}
 	return c.create(ctx, &c.shared)
 }
 
-func (c *cluster) twoBackends() []netip.Addr { return []netip.Addr{c.spare.take(), c.spare.take()} }
+// newBackends are those of a Service.
+func (c *cluster) newBackends(n int) []netip.Addr {
+	var all []netip.Addr
+	for range n {
+		all = append(all, c.spare.take(all))
+	}
+	return all
+}
 
 // close ends the control plane.
 func (c *cluster) close() error {
@@ -140,9 +153,10 @@ func (c *cluster) close() error {
 	return errors.Join(errs...)
 }
 
-// grow creates Services until there are n.
-func (c *cluster) grow(ctx context.Context, n int) error {
-	old := len(c.services)
+// grow creates Services until there are as many as a load has.
+func (c *cluster) grow(ctx context.Context, l load) error {
+	old, n := len(c.services), l.services
+	c.load = l
 	c.plan(n)
 	group, creating := errgroup.WithContext(ctx)
 	group.SetLimit(workers)
@@ -157,7 +171,7 @@ func (c *cluster) plan(n int) {
 	for i := len(c.services); i < n; i++ {
 		s := service{name: serviceName(i), ports: onePort()}
 		if hasEndpoints(i) {
-			s.backends = c.twoBackends()
+			s.backends = c.newBackends(c.load.endpoints)
 			c.turns = append(c.turns, i)
 		}
 		c.services = append(c.services, s)
@@ -196,9 +210,9 @@ type change struct {
 func (c *cluster) nextChange() change {
 	s := &c.services[c.turns[c.turn%len(c.turns)]]
 	c.turn++
-	added := c.spare.take()
+	added := c.spare.take(s.backends)
 	c.spare.give(s.backends[0])
-	s.backends = []netip.Addr{s.backends[1], added}
+	s.backends = append(slices.Clone(s.backends[1:]), added)
 	return change{service: *s, added: added}
 }
 

@@ -84,7 +84,7 @@ func (t target) connect(n int) ([]time.Duration, error) {
 	addr := &unix.SockaddrInet4{Port: int(t.to.Port()), Addr: t.to.Addr().As4()}
 	err := t.from.Do(func() error {
 		for range n {
-			took, err := connectOnce(addr)
+			took, err := connectOnce(addr, connectLimit)
 			if errors.Is(err, unix.EINTR) {
 				continue // a signal of the Go runtime's spoiled it
 			}
@@ -99,7 +99,7 @@ func (t target) connect(n int) ([]time.Duration, error) {
 }
 
 // connectOnce times a blocking connect() in the namespace of the calling thread.
-func connectOnce(addr unix.Sockaddr) (time.Duration, error) {
+func connectOnce(addr unix.Sockaddr, limit time.Duration) (time.Duration, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, err
@@ -109,8 +109,8 @@ func connectOnce(addr unix.Sockaddr) (time.Duration, error) {
 	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
 		return 0, err
 	}
-	limit := unix.NsecToTimeval(connectLimit.Nanoseconds())
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err != nil {
+	most := unix.NsecToTimeval(limit.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &most); err != nil {
 		return 0, err
 	}
 	start := time.Now()

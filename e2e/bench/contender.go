@@ -22,17 +22,14 @@ type contender struct {
 	args []string // besides those that all get
 	// order lists the addresses of one-port Services in the order in which a packet is compared with them.
 	order func(n *node, backend string, services []service) ([]netip.Addr, error)
-	// lose takes away all rules that translate addresses, as another program might, and gives what puts them back.
-	lose func(n *node, backend, file string) (restore func() error, err error)
 }
 
 func kubeProxy(cfg config) contender {
 	return contender{
 		name:  "kube-proxy",
 		path:  cfg.KubeProxy,
-		args:  []string{"--proxy-mode", "iptables"},
-		order: kubeProxyOrder,
-		lose:  flushNAT,
+		args:  []string{"--proxy-mode", cfg.Mode.name},
+		order: cfg.Mode.order,
 	}
 }
 
@@ -40,9 +37,8 @@ func sluice(cfg config, backend string) contender {
 	return contender{
 		name:  "Sluice",
 		path:  cfg.Sluice,
-		args:  []string{"--mode", cfg.Mode, "--iptables-backend", backend},
+		args:  append([]string{"--mode", cfg.Mode.name}, cfg.Mode.flags(backend)...),
 		order: addressOrder,
-		lose:  flushNAT,
 	}
 }
 
@@ -79,8 +75,8 @@ func makeTools(dir, backend string) error {
 	return errors.Join(errs...)
 }
 
-// kubeProxyOrder reads the chain that holds a rule for each address. Its order is another after each sync.
-func kubeProxyOrder(n *node, backend string, services []service) ([]netip.Addr, error) {
+// chainOrder reads kube-proxy's chain that holds a rule for each address. Its order is another after each sync.
+func chainOrder(n *node, backend string, services []service) ([]netip.Addr, error) {
 	text, err := n.Node.Run("iptables-"+backend, "-t", "nat", "-S", "KUBE-SERVICES")
 	if err != nil {
 		return nil, err
@@ -105,7 +101,7 @@ func destinations(rules string) []netip.Addr {
 	return list
 }
 
-// addressOrder is the order of Sluice's trees: the highest address comes last on each level.
+// addressOrder is the order of Sluice's trees: the highest address comes last on each level. Of maps any order will do.
 func addressOrder(_ *node, _ string, services []service) ([]netip.Addr, error) {
 	var list []netip.Addr
 	for a := range addressSet(services) {

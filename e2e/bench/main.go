@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -16,9 +17,9 @@ import (
 
 // config says what to measure, and how long.
 type config struct {
-	Sizes                        []int // services, ascending
+	Loads                        []load
+	Mode                         *mode
 	Backends                     []string
-	Mode                         string // Sluice's
 	Sluice, KubeProxy, APIServer string // paths of programs
 	Out                          string // path of the report
 
@@ -27,6 +28,7 @@ type config struct {
 	Pause       time.Duration // from one of them to the next
 	Batch       int           // changes whose CPU time is counted
 	BatchRate   float64       // of them in a second
+	Idle        time.Duration // how long nothing happens
 	Churn       time.Duration
 	ChurnRate   float64 // changes a second
 	Connects    int     // to each target
@@ -48,11 +50,12 @@ func main() {
 
 func parseFlags(args []string) (config, error) {
 	var c config
-	var sizes, backends string
+	var name, sizes, alone, backends string
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
-	fs.StringVar(&sizes, "n", "1000 5000 10000", "numbers of services, ascending")
-	fs.StringVar(&backends, "backends", "nft legacy", "iptables backends")
-	fs.StringVar(&c.Mode, "mode", "iptables", "the mode that Sluice runs in")
+	fs.StringVar(&name, "mode", "iptables", "the mode that both run in")
+	fs.StringVar(&sizes, "n", "default", "numbers of services, with 2 endpoints each; 1000x50 are 1000 with 50")
+	fs.StringVar(&alone, "alone", "default", "the same, for Sluice alone")
+	fs.StringVar(&backends, "backends", "", "iptables backends, nft or legacy; by default both")
 	fs.StringVar(&c.Sluice, "sluice", "bin/sluice", "path of the binary")
 	fs.StringVar(&c.KubeProxy, "kube-proxy", "e2e/bin/kube-proxy", "path of the binary")
 	fs.StringVar(&c.APIServer, "apiserver", "e2e/bin/kube-apiserver", "path of the binary")
@@ -62,21 +65,42 @@ func parseFlags(args []string) (config, error) {
 	fs.DurationVar(&c.Pause, "pause", 2*time.Second, "time from one of them to the next")
 	fs.IntVar(&c.Batch, "batch", 200, "changes whose CPU time is counted")
 	fs.Float64Var(&c.BatchRate, "batch-rate", 10, "how many of them a second")
+	fs.DurationVar(&c.Idle, "idle", 2*time.Minute, "how long nothing happens")
 	fs.DurationVar(&c.Churn, "churn", time.Minute, "how long the churn lasts")
 	fs.Float64Var(&c.ChurnRate, "churn-rate", 20, "changes a second in the churn")
 	fs.IntVar(&c.Connects, "connects", 4000, "connections to each target")
 	if err := fs.Parse(args); err != nil {
 		return config{}, err
 	}
-	for _, word := range words(sizes) {
-		n := 0
-		if _, err := fmt.Sscanf(word, "%d", &n); err != nil {
-			return config{}, fmt.Errorf("-n: %q is no number", word)
-		}
-		c.Sizes = append(c.Sizes, n)
+	if c.Mode = findMode(name); c.Mode == nil {
+		return config{}, fmt.Errorf("-mode: %q is none that can be measured", name)
 	}
-	c.Backends = words(backends)
+	if c.Backends = words(backends); len(c.Backends) == 0 {
+		c.Backends = c.Mode.backends
+	}
+	if sizes == "default" {
+		sizes = c.Mode.loads
+	}
+	if alone == "default" {
+		alone = c.Mode.alone
+	}
+	if err := c.addLoads(sizes, alone); err != nil {
+		return config{}, err
+	}
 	return c, c.validate()
+}
+
+func (c *config) addLoads(sizes, alone string) error {
+	both, err := parseLoads(sizes, false)
+	if err != nil {
+		return fmt.Errorf("-n: %w", err)
+	}
+	more, err := parseLoads(alone, true)
+	if err != nil {
+		return fmt.Errorf("-alone: %w", err)
+	}
+	c.Loads = append(both, more...)
+	return nil
 }
 
 // words splits at commas and blanks.
@@ -85,26 +109,19 @@ func words(text string) []string {
 }
 
 func (c config) validate() error {
-	before := 0
-	for _, n := range c.Sizes {
-		if n <= before || n > maxSize || n%emptyEvery != 0 {
-			return fmt.Errorf("-n: want ascending multiples of %d up to %d, not %v", emptyEvery, maxSize, c.Sizes)
-		}
-		before = n
-	}
 	for _, b := range c.Backends {
-		if b != "nft" && b != "legacy" {
-			return fmt.Errorf("-backends: want nft, legacy or both, not %q", b)
+		if !slices.Contains(c.Mode.backends, b) {
+			return fmt.Errorf("-backends: mode %s has %q, not %q", c.Mode.name, c.Mode.backends, b)
 		}
 	}
 	switch {
-	case len(c.Sizes) == 0 || len(c.Backends) == 0:
-		return fmt.Errorf("-n and -backends: nothing to measure")
+	case len(c.Loads) == 0:
+		return fmt.Errorf("-n and -alone: nothing to measure")
 	case c.SharedPorts < 1 || c.SharedPorts > maxSharedPorts:
 		return fmt.Errorf("-shared-ports: want 1 to %d", maxSharedPorts)
 	case c.Changes < 1 || c.Batch < 1 || c.Connects < burst:
 		return fmt.Errorf("-changes and -batch must be positive, -connects at least %d", burst)
-	case c.Pause <= 0 || c.BatchRate <= 0 || c.Churn <= 0 || c.ChurnRate <= 0:
+	case c.Pause <= 0 || c.Idle <= 0 || c.BatchRate <= 0 || c.Churn <= 0 || c.ChurnRate <= 0:
 		return fmt.Errorf("times and rates must be positive")
 	}
 	return nil

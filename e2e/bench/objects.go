@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -24,9 +25,6 @@ const (
 
 	// Of so many services one has no endpoints: neither the first nor the last one.
 	emptyEvery = 10
-
-	// maxSize leaves a third of the crowd's addresses for new endpoints.
-	maxSize = 11000
 )
 
 var (
@@ -40,7 +38,7 @@ type service struct {
 	name     string
 	vip      netip.Addr
 	ports    []corev1.ServicePort
-	backends []netip.Addr // none or two
+	backends []netip.Addr // may be none
 }
 
 func serviceName(i int) string { return fmt.Sprintf("service-%05d", i) }
@@ -112,20 +110,34 @@ func nodeObject() *corev1.Node {
 }
 
 // addresses hands out the crowd's addresses, the longest unused first. A new endpoint thus never has
-// the address that another one just lost.
+// the address that another one just lost. If there are not enough, a pod is an endpoint of several Services.
 type addresses struct {
 	free []netip.Addr
 }
 
 func newAddresses() *addresses {
 	a := &addresses{}
-	for addr := straight.Next(); lab.CrowdCIDR.Contains(addr.Next()); addr = addr.Next() { // without the broadcast address
-		a.free = append(a.free, addr)
-	}
+	a.refill()
 	return a
 }
 
-func (a *addresses) take() netip.Addr {
+// refill adds each address once more.
+func (a *addresses) refill() {
+	for addr := straight.Next(); lab.CrowdCIDR.Contains(addr.Next()); addr = addr.Next() { // without the broadcast address
+		a.free = append(a.free, addr)
+	}
+}
+
+// lowWater is when there are more addresses to be made, so that one that was given back rests a while.
+const lowWater = 1000
+
+// take is an address that is not one of others.
+func (a *addresses) take(others []netip.Addr) netip.Addr {
+	if len(a.free) < lowWater {
+		a.refill()
+	}
+	i := slices.IndexFunc(a.free, func(addr netip.Addr) bool { return !slices.Contains(others, addr) })
+	a.free[0], a.free[i] = a.free[i], a.free[0]
 	addr := a.free[0]
 	a.free = a.free[1:]
 	return addr

@@ -12,12 +12,12 @@ import (
 )
 
 func TestEndsByNameHaveEndpoints(t *testing.T) {
-	for n := emptyEvery; n <= maxSize; n += emptyEvery {
+	for n := emptyEvery; n <= maxServices; n += emptyEvery {
 		if !hasEndpoints(0) || !hasEndpoints(n-1) {
 			t.Errorf("of %d services the first or the last one has no endpoints", n)
 		}
 	}
-	if !slices.IsSorted([]string{serviceName(0), serviceName(9), serviceName(10), serviceName(maxSize - 1)}) {
+	if !slices.IsSorted([]string{serviceName(0), serviceName(9), serviceName(10), serviceName(maxServices - 1)}) {
 		t.Error("names do not sort like numbers")
 	}
 }
@@ -25,7 +25,7 @@ func TestEndsByNameHaveEndpoints(t *testing.T) {
 func TestSliceServesEveryPortOfItsService(t *testing.T) {
 	c := &cluster{spare: newAddresses()}
 	for _, ports := range [][]corev1.ServicePort{onePort(), manyPorts(3)} {
-		s := service{name: "some", ports: ports, backends: c.twoBackends()}
+		s := service{name: "some", ports: ports, backends: c.newBackends(2)}
 		slice := s.slice()
 		var want, got []string
 		for _, p := range s.object().Spec.Ports {
@@ -47,20 +47,51 @@ func TestSliceServesEveryPortOfItsService(t *testing.T) {
 }
 
 func TestAddressesSuffice(t *testing.T) {
-	a := newAddresses()
-	// Of the most services, the shared one, and whatever is being changed.
-	if need := 2*maxSize + 2 + workers; len(a.free) < need {
-		t.Errorf("%d addresses, need %d", len(a.free), need)
-	}
-	for _, addr := range []netip.Addr{a.free[0], a.free[len(a.free)-1]} {
-		if !lab.CrowdCIDR.Contains(addr) || addr == straight {
-			t.Errorf("%v is not the crowd's to hand out", addr)
+	c := &cluster{spare: newAddresses(), load: load{endpoints: 50}}
+	// That is more than the crowd has.
+	c.plan(1000)
+	for _, s := range c.services {
+		for i, b := range s.backends {
+			if !lab.CrowdCIDR.Contains(b) || b == straight {
+				t.Fatalf("%v is not the crowd's to hand out", b)
+			}
+			if slices.Contains(s.backends[:i], b) {
+				t.Fatalf("%s has %v twice", s.name, b)
+			}
 		}
 	}
 }
 
+func TestAnAddressThatWasGivenBackRests(t *testing.T) {
+	a := newAddresses()
+	const returned = 100
+	var given []netip.Addr
+	for range returned {
+		given = append(given, a.take(nil))
+	}
+	for _, addr := range given {
+		a.give(addr)
+	}
+	for range returned {
+		if addr := a.take(given[:1]); slices.Contains(given, addr) {
+			t.Fatalf("%v is handed out again", addr)
+		}
+	}
+}
+
+func TestTakeLeavesOutOthers(t *testing.T) {
+	a := newAddresses()
+	others := []netip.Addr{a.free[0], a.free[1]}
+	if got := a.take(others); slices.Contains(others, got) {
+		t.Errorf("got %v of %v", got, others)
+	}
+	if got := a.take(nil); !slices.Contains(others, got) {
+		t.Errorf("got %v, want one of those left out before: %v", got, others)
+	}
+}
+
 func TestChangesReplaceOneEndpointOfEachServiceInTurn(t *testing.T) {
-	c := &cluster{spare: newAddresses()}
+	c := &cluster{spare: newAddresses(), load: load{endpoints: 2}}
 	for _, n := range []int{50, 200} {
 		c.plan(n)
 		changed := map[string]bool{}
@@ -99,7 +130,7 @@ func TestChangesReplaceOneEndpointOfEachServiceInTurn(t *testing.T) {
 
 func TestProbesReachTheEndsOfTheCluster(t *testing.T) {
 	for n := emptyEvery; n <= 300; n += emptyEvery {
-		c := &cluster{spare: newAddresses()}
+		c := &cluster{spare: newAddresses(), load: load{endpoints: 2}}
 		c.plan(n)
 		for i := range c.services {
 			c.services[i].vip = netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})

@@ -14,33 +14,35 @@ type report struct {
 	cfg   config
 	date  time.Time
 	facts []fact
-	pairs []pair // by size, then backend
+	pairs []pair // by load, then backend
 }
 
-// markdown renders the whole report.
+// markdown renders the report's section of the document.
 func (r report) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# Benchmarks\n\nSluice and kube-proxy, measured one after the other by `%s` on %s. Written by that command: do not edit.\n",
-		r.cfg.command(), r.date.UTC().Format(time.DateOnly))
+	fmt.Fprintf(&b, "%s\n\nBy `%s` on %s.\n", heading(r.cfg.Mode.name), r.cfg.command(), r.date.UTC().Format(time.DateOnly))
 	b.WriteString("\n| | |\n|---|---|\n")
 	for _, f := range r.facts {
 		fmt.Fprintf(&b, "| %s | %s |\n", f.name, f.value)
 	}
-	b.WriteString("\n## Goals\n\n")
+	b.WriteString("\n### Goals\n\n")
 	r.goals(&b)
 	r.growth(&b)
 	for _, p := range r.pairs {
 		r.comparison(&b, p)
 	}
-	b.WriteString("\n## Method\n\n")
+	b.WriteString("\n### Method\n\n")
 	b.WriteString(r.cfg.method())
 	return b.String()
 }
 
 // command is what to type for the same run.
 func (c config) command() string {
-	return fmt.Sprintf("make bench MODE=%s N=%q BACKENDS=%q", c.Mode,
-		strings.Trim(fmt.Sprint(c.Sizes), "[]"), strings.Join(c.Backends, " "))
+	command := fmt.Sprintf("make bench MODE=%s N=%q ALONE=%q", c.Mode.name, listLoads(c.Loads, false), listLoads(c.Loads, true))
+	if len(c.Mode.backends) > 1 {
+		command += fmt.Sprintf(" BACKENDS=%q", strings.Join(c.Backends, " "))
+	}
+	return command
 }
 
 // goals lists them, the unmet ones too.
@@ -48,7 +50,7 @@ func (r report) goals(w io.Writer) {
 	fmt.Fprint(w, "| backend | services | goal | at most | measured | |\n|---|---:|---|---:|---:|---|\n")
 	for _, v := range judge(r.cfg, r.pairs) {
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s |\n",
-			v.backend, thousands(v.services), v.what, figure(v.limit), figure(v.got), v.word())
+			v.backend, v.load.cell(), v.what, figure(v.limit), figure(v.got), v.word())
 	}
 }
 
@@ -61,18 +63,24 @@ func (v verdict) word() string {
 
 // growth shows how one change depends on the number of services.
 func (r report) growth(w io.Writer) {
-	fmt.Fprint(w, "\n## One change, p50 in ms\n\n| backend | services | kube-proxy | Sluice | ratio |\n|---|---:|---:|---:|---:|\n")
+	fmt.Fprint(w, "\n### One change, p50 in ms\n\n| backend | services | kube-proxy | Sluice | ratio |\n|---|---:|---:|---:|---:|\n")
 	for _, p := range r.pairs {
-		k, s := p50(p.kubeProxy.changes).Seconds()*1e3, p50(p.sluice.changes).Seconds()*1e3
-		fmt.Fprintf(w, "| %s | %s | %s | %s | %s |\n",
-			p.sluice.backend, thousands(p.sluice.services), figure(k), figure(s), figure(ratio(s, k)))
+		k, s := math.NaN(), p50(p.sluice.changes).Seconds()*1e3
+		if !p.load.alone {
+			k = p50(p.kubeProxy.changes).Seconds() * 1e3
+		}
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s |\n", p.backend, p.load.cell(), figure(k), figure(s), figure(s/k))
 	}
 }
 
 // comparison shows all figures of both proxies.
 func (r report) comparison(w io.Writer, p pair) {
-	fmt.Fprintf(w, "\n## %s, %s services\n\n| | kube-proxy | Sluice | ratio |\n|---|---:|---:|---:|\n",
-		p.sluice.backend, thousands(p.sluice.services))
+	fmt.Fprintf(w, "\n### %s, %s\n\n", p.backend, p.load.title())
+	if p.load.alone {
+		r.single(w, p.sluice)
+		return
+	}
+	fmt.Fprint(w, "| | kube-proxy | Sluice | ratio |\n|---|---:|---:|---:|\n")
 	for _, m := range metrics(r.cfg) {
 		k, s := m.of(p.kubeProxy), m.of(p.sluice)
 		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", m.name, quantity(k, m.unit), quantity(s, m.unit), figure(ratio(s, k)))
@@ -84,6 +92,20 @@ func (r report) comparison(w io.Writer, p pair) {
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s |\n", path.name,
 			spread(k.all(path.target)), spread(k.all(path.base)), figure(k.excess(path.target, path.base)),
 			spread(s.all(path.target)), spread(s.all(path.base)), figure(s.excess(path.target, path.base)))
+	}
+}
+
+// single shows all figures of one proxy.
+func (r report) single(w io.Writer, of result) {
+	fmt.Fprintf(w, "| | %s |\n|---|---:|\n", of.proxy)
+	for _, m := range metrics(r.cfg) {
+		fmt.Fprintf(w, "| %s | %s |\n", m.name, quantity(m.of(of), m.unit))
+	}
+	fmt.Fprintf(w, "\n| connect() in µs: p50 / p99 | %s | its base line | ratio |\n|---|---:|---:|---:|\n", of.proxy)
+	for _, path := range paths {
+		c := of.connects
+		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", path.name,
+			spread(c.all(path.target)), spread(c.all(path.base)), figure(c.excess(path.target, path.base)))
 	}
 }
 
@@ -102,8 +124,8 @@ func (r report) summary() string {
 			sign = "met   "
 			met++
 		}
-		fmt.Fprintf(&b, "%s  %-6s %6s services  %-56s %6s (goal: at most %s)\n",
-			sign, v.backend, thousands(v.services), v.what, figure(v.got), figure(v.limit))
+		fmt.Fprintf(&b, "%s  %-8s %6s services  %-56s %6s (goal: at most %s)\n",
+			sign, v.backend, v.load.cell(), v.what, figure(v.got), figure(v.limit))
 	}
 	fmt.Fprintf(&b, "%d of %d goals met\n", met, len(all))
 	return b.String()

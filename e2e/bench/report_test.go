@@ -23,12 +23,12 @@ func repeat(d time.Duration, n int) []time.Duration {
 }
 
 // made is a result whose figures are all in proportion to a unit.
-func made(proxy, backend string, services int, unit time.Duration) result {
+func made(proxy string, services int, unit time.Duration) result {
 	r := result{
-		proxy: proxy, backend: backend, services: services,
+		proxy:  proxy,
 		served: 10 * unit, refused: 11 * unit, startCPU: 5 * unit,
 		changes: repeat(2*unit, 20), writes: repeat(5*time.Millisecond, 20),
-		changesCPU: 3 * unit, batchCPU: 20 * unit, churnCPU: 40 * unit,
+		first: unit, changesCPU: 3 * unit, batchCPU: 20 * unit, churnCPU: 40 * unit, idleCPU: unit,
 		peak: int64(unit / 10), childPeak: int64(unit / 20), repair: 3 * unit,
 	}
 	for target := range r.connects {
@@ -39,8 +39,8 @@ func made(proxy, backend string, services int, unit time.Duration) result {
 	return r
 }
 
-func madeReport(t *testing.T) report {
-	cfg, err := parseFlags([]string{"-n", "1000 10000", "-backends", "nft"})
+func madeReport(t *testing.T, args ...string) report {
+	cfg, err := parseFlags(args)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,19 +49,30 @@ func madeReport(t *testing.T) report {
 		date:  time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		facts: []fact{{"kernel", "6.1"}, {"CPUs", "2 × some"}},
 	}
-	for i, n := range cfg.Sizes {
-		r.pairs = append(r.pairs, pair{
-			made("kube-proxy", "nft", n, time.Duration(i+1)*time.Second),
-			made("Sluice", "nft", n, 100*time.Millisecond),
-		})
+	for i, l := range cfg.Loads {
+		p := pair{load: l, backend: cfg.Backends[0], sluice: made("Sluice", l.services, 100*time.Millisecond)}
+		if !l.alone {
+			p.kubeProxy = made("kube-proxy", l.services, time.Duration(i+1)*time.Second)
+		}
+		r.pairs = append(r.pairs, p)
 	}
 	r.pairs[0].kubeProxy.repair = 0 // it did not notice
 	return r
 }
 
+// inIPTables and inNFTables are the flags of made reports.
+var (
+	inIPTables = []string{"-n", "1000 10000", "-backends", "nft"}
+	inNFTables = []string{"-mode", "nftables", "-n", "5000", "-alone", "30000 5000x50"}
+	inIPVS     = []string{"-mode", "ipvs", "-n", "500", "-alone", ""}
+)
+
 func TestReport(t *testing.T) {
 	const golden = "testdata/report.golden"
-	got := madeReport(t).markdown()
+	got := ""
+	for mode, args := range map[string][]string{"nftables": inNFTables, "iptables": inIPTables, "ipvs": inIPVS} {
+		got = document(got, mode, madeReport(t, args...).markdown())
+	}
 	if *update {
 		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
@@ -78,7 +89,7 @@ func TestReport(t *testing.T) {
 
 func TestTablesAreWhole(t *testing.T) {
 	columns := 0
-	for line := range strings.Lines(madeReport(t).markdown()) {
+	for line := range strings.Lines(madeReport(t, inIPTables...).markdown() + madeReport(t, inNFTables...).markdown()) {
 		n := strings.Count(line, "|")
 		if columns > 0 && n > 0 && n != columns {
 			t.Errorf("%d columns in a table of %d: %s", n, columns, line)
@@ -87,8 +98,19 @@ func TestTablesAreWhole(t *testing.T) {
 	}
 }
 
+func TestDocumentReplacesOneSection(t *testing.T) {
+	a, b, c := "## Mode a\n\nA\n", "## Mode b\n\nB\n\n### Part\n", "## Mode a\n\nC\n"
+	both := document(document("", "b", b), "a", a)
+	if want := introduction + "\n" + a + "\n" + b; both != want {
+		t.Errorf("two sections (-want +got)\n%s", cmp.Diff(want, both))
+	}
+	if got, want := document(both, "a", c), introduction+"\n"+c+"\n"+b; got != want {
+		t.Errorf("replaced (-want +got)\n%s", cmp.Diff(want, got))
+	}
+}
+
 func TestSummaryTellsMissedGoals(t *testing.T) {
-	r := madeReport(t)
+	r := madeReport(t, inIPTables...)
 	got := r.summary()
 	missed := strings.Count(got, "MISSED")
 	// Through the last of 10,000 services a connection takes 250 µs, of 1,000 25 µs, and 20 µs without one.
@@ -111,18 +133,19 @@ func TestExcessIsTakenRoundByRound(t *testing.T) {
 }
 
 func TestGoalsAreJudgedPerBackend(t *testing.T) {
-	pairs := []pair{
-		{made("kube-proxy", "nft", 1000, time.Second), made("Sluice", "nft", 1000, time.Second/3)},
-		{made("kube-proxy", "legacy", 1000, time.Second), made("Sluice", "legacy", 1000, time.Second/3)},
+	var pairs []pair
+	for _, backend := range []string{"nft", "legacy", "nftables"} {
+		pairs = append(pairs, pair{backend: backend, kubeProxy: made("kube-proxy", 1000, time.Second), sluice: made("Sluice", 1000, time.Second/3)})
 	}
 	met := map[string]int{}
-	for _, v := range judge(config{}, pairs) {
+	for _, v := range judge(config{Mode: &modes[0]}, pairs) {
 		if v.met() {
 			met[v.backend]++
 		}
 	}
-	// A third is enough memory and a fast repair for both; legacy allows it for start, change and CPU of changes as well.
-	want := map[string]int{"nft": 4, "legacy": 7}
+	// A third is little enough memory and a fast repair for all, and the last of 1,000 services is near, but not near
+	// enough for nftables; legacy allows a third for start, change and CPU of changes as well.
+	want := map[string]int{"nft": 4, "legacy": 7, "nftables": 3}
 	if diff := cmp.Diff(want, met); diff != "" {
 		t.Errorf("goals met (-want +got)\n%s", diff)
 	}
@@ -132,20 +155,33 @@ func TestGrowthComparesMostWithFewestServices(t *testing.T) {
 	var pairs []pair
 	for i, n := range []int{10, 20, 30} {
 		for _, backend := range []string{"nft", "legacy"} {
-			pairs = append(pairs, pair{sluice: made("Sluice", backend, n, time.Duration(i+1)*time.Second)})
+			pairs = append(pairs, pair{load: load{services: n, endpoints: 2}, backend: backend, sluice: made("Sluice", n, time.Duration(i+1)*time.Second)})
 		}
 	}
-	got := judgeGrowth(pairs)
-	if len(got) != 2 {
-		t.Fatalf("%d verdicts, want one for each backend", len(got))
-	}
-	for _, v := range got {
-		if v.services != 30 || v.got != 3 || v.met() {
-			t.Errorf("got %+v, want three times as much at 30, which is too much", v)
+	// One with another number of endpoints is no measure of growth.
+	pairs = append(pairs, pair{load: load{services: 40, endpoints: 50}, backend: "nft", sluice: made("Sluice", 40, time.Hour)})
+	for _, backend := range []string{"nft", "legacy"} {
+		got := judgeGrowth(backend, pairs)
+		if len(got) != 1 || got[0].load.services != 30 || got[0].got != 3 || got[0].met() {
+			t.Errorf("%s: got %+v, want three times as much at 30, which is too much", backend, got)
 		}
 	}
-	if got := judgeGrowth(pairs[:2]); len(got) != 0 {
+	if got := judgeGrowth("nft", pairs[:2]); len(got) != 0 {
 		t.Errorf("got %+v for one size", got)
+	}
+}
+
+func TestStartOfNFTablesMayNotGrowFasterThanServices(t *testing.T) {
+	var pairs []pair
+	for _, l := range []struct {
+		n    int
+		unit time.Duration
+	}{{1000, time.Second}, {5000, 2 * time.Second}, {30000, 15 * time.Second}} {
+		pairs = append(pairs, pair{load: load{services: l.n, endpoints: 2}, backend: "nftables", sluice: made("Sluice", l.n, l.unit)})
+	}
+	got := judgeGrowth("nftables", pairs)
+	if len(got) != 2 || got[1].got != 1.25 || got[1].met() {
+		t.Errorf("got %+v, want a second one: 1.25 times as much for each service, which is too much", got)
 	}
 }
 
@@ -177,16 +213,23 @@ func TestThousands(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
-	c, err := parseFlags([]string{"-n", "50,100", "-backends", "legacy"})
+	c, err := parseFlags([]string{"-n", "50,100", "-alone", "100x7", "-backends", "legacy"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]int{50, 100}, c.Sizes); diff != "" {
+	want := []load{{50, 2, false}, {100, 2, false}, {100, 7, true}}
+	if diff := cmp.Diff(want, c.Loads, cmp.AllowUnexported(load{})); diff != "" {
 		t.Error(diff)
 	}
+	for mode, loads := range map[string]int{"iptables": 3, "nftables": 5, "ipvs": 3} {
+		if c, err := parseFlags([]string{"-mode", mode}); err != nil || len(c.Loads) != loads {
+			t.Errorf("mode %s: got %v, %v, want %d loads", mode, c.Loads, err, loads)
+		}
+	}
 	for _, bad := range [][]string{
-		{"-n", "x"}, {"-n", "15"}, {"-n", "100 50"}, {"-n", "0"}, {"-n", ""}, {"-n", "20000"},
-		{"-backends", "ipset"}, {"-backends", ""}, {"-shared-ports", "0"}, {"-shared-ports", "100000"},
+		{"-n", "x"}, {"-n", "15"}, {"-n", "0"}, {"-n", ""}, {"-n", "100000"}, {"-n", "100x"}, {"-n", "100x1"}, {"-n", "100x101"}, {"-alone", "y"},
+		{"-mode", "ebpf"}, {"-mode", "nftables", "-backends", "nft"},
+		{"-backends", "ipset"}, {"-shared-ports", "0"}, {"-shared-ports", "100000"},
 		{"-changes", "0"}, {"-batch", "0"}, {"-connects", "1"}, {"-pause", "0"}, {"-churn", "-1s"}, {"-batch-rate", "0"}, {"-churn-rate", "-1"},
 	} {
 		if _, err := parseFlags(bad); err == nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 )
 
@@ -29,19 +28,12 @@ func run(ctx context.Context, cfg config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
-	plane := filepath.Join(b.dir, "plane")
-	if err := os.Mkdir(plane, 0o700); err != nil {
-		return err
-	}
-	if b.cluster, err = newCluster(ctx, plane, cfg.APIServer, cfg.SharedPorts); err != nil {
-		return fmt.Errorf("start cluster, which needs root: %w", err)
-	}
-	defer func() { err = errors.Join(err, b.cluster.close()) }()
-	for _, n := range cfg.Sizes {
-		if err := b.size(ctx, n); err != nil {
+	defer func() { err = errors.Join(err, b.endCluster()) }()
+	for _, l := range cfg.Loads {
+		if err := b.load(ctx, l); err != nil {
 			return err
 		}
-		if err := os.WriteFile(cfg.Out, []byte(b.report.markdown()), 0o644); err != nil {
+		if err := b.report.write(cfg.Out); err != nil {
 			return err
 		}
 	}
@@ -49,14 +41,19 @@ func run(ctx context.Context, cfg config) (err error) {
 	return nil
 }
 
-// size measures with n services.
-func (b *bench) size(ctx context.Context, n int) error {
-	b.say("creating services until there are %s", thousands(n))
-	if err := b.cluster.grow(ctx, n); err != nil {
+// load measures with a load.
+func (b *bench) load(ctx context.Context, l load) error {
+	if b.cluster == nil || !l.continues(b.cluster.load) {
+		if err := b.startCluster(ctx); err != nil {
+			return fmt.Errorf("start cluster, which needs root: %w", err)
+		}
+	}
+	b.say("creating services until there are %s", l.title())
+	if err := b.cluster.grow(ctx, l); err != nil {
 		return fmt.Errorf("create services: %w", err)
 	}
 	for _, backend := range b.cfg.Backends {
-		p, err := b.backend(ctx, backend)
+		p, err := b.backend(ctx, l, backend)
 		if err != nil {
 			return err
 		}
@@ -65,22 +62,47 @@ func (b *bench) size(ctx context.Context, n int) error {
 	return nil
 }
 
-// backend measures both proxies with one backend.
-func (b *bench) backend(ctx context.Context, backend string) (p pair, err error) {
-	base, err := newBaseNode(backend)
+// startCluster starts a control plane without Services, and ends the one that was there.
+func (b *bench) startCluster(ctx context.Context) error {
+	if err := b.endCluster(); err != nil {
+		return err
+	}
+	plane, err := os.MkdirTemp(b.dir, "plane-")
+	if err != nil {
+		return err
+	}
+	b.cluster, err = newCluster(ctx, plane, b.cfg.APIServer, b.cfg.SharedPorts)
+	return err
+}
+
+func (b *bench) endCluster() error {
+	if b.cluster == nil {
+		return nil
+	}
+	err := b.cluster.close()
+	b.cluster = nil
+	return err
+}
+
+// backend measures both proxies, or Sluice alone, with one backend.
+func (b *bench) backend(ctx context.Context, l load, backend string) (p pair, err error) {
+	p.load, p.backend = l, backend
+	base, err := newBaseNode(tools(backend))
 	if err != nil {
 		return p, fmt.Errorf("base line: %w", err)
 	}
 	defer func() { err = errors.Join(err, base.close()) }()
-	if p.kubeProxy, err = b.trial(ctx, kubeProxy(b.cfg), backend, base); err != nil {
-		return p, err
+	if !l.alone {
+		if p.kubeProxy, err = b.trial(ctx, kubeProxy(b.cfg), backend, base); err != nil {
+			return p, err
+		}
 	}
 	p.sluice, err = b.trial(ctx, sluice(b.cfg, backend), backend, base)
 	return p, err
 }
 
 func (b *bench) trial(ctx context.Context, c contender, backend string, base *node) (r result, err error) {
-	b.say("%s, %s services, %s", backend, thousands(len(b.cluster.services)), c.name)
+	b.say("%s, %s, %s", backend, b.cluster.load.title(), c.name)
 	dir, err := os.MkdirTemp(b.dir, "trial-")
 	if err != nil {
 		return r, err

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sluice-proxy/sluice/e2e/process"
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
@@ -43,9 +45,9 @@ type trial struct {
 
 // result is what a trial found.
 type result struct {
-	proxy, backend string
-	services       int
+	proxy string
 
+	first    time.Duration // from the start of the process until the Service default/kubernetes takes connections
 	served   time.Duration // from the start of the process until all Services with endpoints answer
 	refused  time.Duration // and until those without endpoints refuse
 	startCPU time.Duration
@@ -55,6 +57,7 @@ type result struct {
 	changesCPU time.Duration
 	batchCPU   time.Duration
 	churnCPU   time.Duration
+	idleCPU    time.Duration
 
 	peak      int64 // memory of the proxy, in bytes
 	childPeak int64 // the most demanding child's
@@ -66,9 +69,9 @@ type result struct {
 
 // run measures everything. The directory is the trial's own.
 func (t *trial) run(ctx context.Context, dir string) (r result, err error) {
-	r = result{proxy: t.contender.name, backend: t.backend, services: len(t.cluster.services)}
-	tools := filepath.Join(dir, "tools")
-	if err := makeTools(tools, t.backend); err != nil {
+	r = result{proxy: t.contender.name}
+	programs := filepath.Join(dir, "tools")
+	if err := makeTools(programs, tools(t.backend)); err != nil {
 		return r, err
 	}
 	if t.log, err = os.Create(filepath.Join(dir, "log")); err != nil {
@@ -81,7 +84,7 @@ func (t *trial) run(ctx context.Context, dir string) (r result, err error) {
 	defer func() { err = errors.Join(err, t.node.close()) }()
 
 	begin := time.Now()
-	if t.proxy, err = t.contender.start(t.node, t.cluster, tools, t.log); err != nil {
+	if t.proxy, err = t.contender.start(t.node, t.cluster, programs, t.log); err != nil {
 		return r, err
 	}
 	children := startCensus(t.proxy.PID(), filepath.Base(t.contender.path))
@@ -93,34 +96,14 @@ func (t *trial) run(ctx context.Context, dir string) (r result, err error) {
 		r.connects, err = t.connect(ctx)
 	}
 	if err != nil {
-		err = fmt.Errorf("%s, %s, %d services: %w\n%s", r.proxy, r.backend, r.services, err, t.said())
+		err = fmt.Errorf("%s, %s, %s: %w\n%s", r.proxy, t.backend, t.cluster.load.title(), err, t.said())
 	}
 	return r, err
 }
 
 // measure measures all that needs a running proxy.
 func (t *trial) measure(ctx context.Context, begin time.Time, r *result) error {
-	for _, step := range []struct {
-		name string
-		do   func() error
-	}{
-		{"start", func() error { return t.start(ctx, begin, r) }},
-		{"changes", func() error { return t.timeChanges(ctx, r) }},
-		{"batch", func() (err error) {
-			r.batchCPU, err = t.series(ctx, t.cfg.Batch, t.cfg.BatchRate)
-			return err
-		}},
-		{"churn", func() (err error) {
-			r.churnCPU, err = t.series(ctx, int(t.cfg.Churn.Seconds()*t.cfg.ChurnRate), t.cfg.ChurnRate)
-			return err
-		}},
-		{"memory", func() error {
-			s, err := readStatus(t.proxy.PID())
-			r.peak = s.peak
-			return err
-		}},
-		{"repair", func() error { return t.timeRepair(ctx, r) }},
-	} {
+	for _, step := range t.steps(ctx, begin, r) {
 		started := time.Now()
 		if err := step.do(); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
@@ -130,8 +113,44 @@ func (t *trial) measure(ctx context.Context, begin time.Time, r *result) error {
 	return nil
 }
 
+// step measures something.
+type step struct {
+	name string
+	do   func() error
+}
+
+func (t *trial) steps(ctx context.Context, begin time.Time, r *result) []step {
+	all := []step{
+		{"start", func() error { return t.start(ctx, begin, r) }},
+		{"changes", func() error { return t.timeChanges(ctx, r) }},
+	}
+	if t.cfg.Mode.slow {
+		all = append(all, step{"idle", func() (err error) {
+			r.idleCPU, err = t.idle(ctx)
+			return err
+		}})
+	} else {
+		all = append(all, step{"batch", func() (err error) {
+			r.batchCPU, err = t.series(ctx, t.cfg.Batch, t.cfg.BatchRate)
+			return err
+		}}, step{"churn", func() (err error) {
+			r.churnCPU, err = t.series(ctx, int(t.cfg.Churn.Seconds()*t.cfg.ChurnRate), t.cfg.ChurnRate)
+			return err
+		}})
+	}
+	return append(all, step{"memory", func() error {
+		s, err := readStatus(t.proxy.PID())
+		r.peak = s.peak
+		return err
+	}}, step{"repair", func() error { return t.timeRepair(ctx, r) }})
+}
+
 // start waits until Services all over the cluster are served.
 func (t *trial) start(ctx context.Context, begin time.Time, r *result) (err error) {
+	if err := t.awaitAPI(ctx); err != nil {
+		return err
+	}
+	r.first = time.Since(begin)
 	for _, to := range t.probes() {
 		if err := t.await(ctx, to, startPace, answered); err != nil {
 			return err
@@ -172,18 +191,37 @@ func (t *trial) probes() []netip.AddrPort {
 	return list
 }
 
+// awaitAPI connects from the node to the API server's ClusterIP, again and again until it can.
+func (t *trial) awaitAPI(ctx context.Context) error {
+	return t.again(ctx, startPace, func() (bool, error) {
+		err := t.node.Node.Do(func() error {
+			_, err := connectOnce(&unix.SockaddrInet4{Port: apiPort, Addr: apiVIP.As4()}, probeLimit)
+			return err
+		})
+		return err == nil, err
+	})
+}
+
 func answered(o lab.Outcome) bool { return o.Result == lab.Answered }
 func refused(o lab.Outcome) bool  { return o.Result == lab.Refused }
 
 // await connects again and again until an outcome is as wanted.
 func (t *trial) await(ctx context.Context, to netip.AddrPort, pace time.Duration, want func(lab.Outcome) bool) error {
+	return t.again(ctx, pace, func() (bool, error) {
+		o := t.node.client().Probe(lab.Probe{To: to, Protocol: proxy.TCP, Timeout: probeLimit})
+		return want(o), fmt.Errorf("%v: %v", to, o)
+	})
+}
+
+// again tries something until it succeeds, or the proxy ends. A try says why it did not.
+func (t *trial) again(ctx context.Context, pace time.Duration, try func() (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	for {
-		o := t.node.client().Probe(lab.Probe{To: to, Protocol: proxy.TCP, Timeout: probeLimit})
-		if want(o) {
+		ok, why := try()
+		if ok {
 			return nil
 		}
 		select {
@@ -191,7 +229,7 @@ func (t *trial) await(ctx context.Context, to netip.AddrPort, pace time.Duration
 		case <-t.proxy.Done():
 			return fmt.Errorf("%s has ended: %w", t.contender.name, cmp.Or(t.proxy.Err(), errEnded))
 		case <-ctx.Done():
-			return fmt.Errorf("%v: %v (%w)", to, o, context.Cause(ctx))
+			return fmt.Errorf("%w (%w)", why, context.Cause(ctx))
 		}
 	}
 }

@@ -15,13 +15,15 @@ type story struct {
 	before string // before the fault
 }
 
-var stories = []struct {
+type tale struct {
 	name string
 	tell func(*story)
 
 	// on are the modes by name in which it is told; nil is all.
 	on []string
-}{
+}
+
+var tales = []tale{
 	{"Restart", restart, nil},
 	{"Crash", crash, nil},
 	{"Upgrade", upgrade, nil},
@@ -41,11 +43,15 @@ var stories = []struct {
 
 // TestFaults tells each story in the same world. Afterwards the kernel holds what it did before.
 func TestFaults(t *testing.T) {
+	told := tales
+	if clockIsOurs() {
+		told = append(told, tale{"ClockJump", clockJump, nil})
+	}
 	for _, mode := range suite.Modes {
 		t.Run(mode.Name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, mode)
-			for _, s := range stories {
+			for _, s := range told {
 				if s.on == nil || slices.Contains(s.on, mode.Name) {
 					t.Run(s.name, func(t *testing.T) { w.tell(t, s.tell) })
 				}
