@@ -22,7 +22,8 @@ PACKAGES = $(shell $(GO) list ./... | grep -v -e /e2e/cluster -e /e2e/faults -e 
 VM        := $(CURDIR)/e2e/vm/run
 VM_TESTS  := TestKernelIptables/nft/IPv4
 VM_SUITES = -suite 'virtual machine: ./e2e/vm' \
-	-suite 'kernel 6.1: -exec $(VM) -run $(VM_TESTS) ./e2e/kernel'
+	-suite 'kernel 6.1: -exec $(VM) -run $(VM_TESTS) ./e2e/kernel' \
+	-suite 'clock: -exec $(VM) -run TestFaults/nftables/ClockJump ./e2e/faults -args -sluice=$(CURDIR)/bin/sluice'
 
 .PHONY: all build lint test kernel cluster vm shell-vm demo bench fuzz deps clean help
 .SILENT:
@@ -36,7 +37,7 @@ lint: ## go vet and golangci-lint
 	$(GO) vet ./...
 	$(GO) tool -modfile=hack/tools/go.mod golangci-lint run ./...
 
-test: deps apiserver ## every suite, with the race detector; a skipped test is a failed one
+test: build deps apiserver ## every suite, with the race detector; a skipped test is a failed one
 	$(GO) run ./hack/testsum \
 		-suite 'unit, property and kernel: -race $(PACKAGES)' \
 		-suite 'cluster: $(CLUSTER)' \
@@ -48,7 +49,7 @@ kernel: deps ## only what needs the kernel: scenarios packet by packet, golden f
 cluster: deps apiserver ## only the cluster suite: a real API server, the real binary, real packets
 	$(GO) run ./hack/testsum -suite 'cluster: $(CLUSTER)'
 
-vm: deps ## only what runs in a virtual machine, with Debian's kernel 6.1
+vm: build deps apiserver ## only what runs in a virtual machine, with Debian's kernel 6.1
 	$(GO) run ./hack/testsum $(VM_SUITES)
 
 shell-vm: ## a shell in that machine, over these files; what it writes is lost
