@@ -16,13 +16,14 @@ TEST_DEPS := $(DEMO_DEPS) nft:nftables etcd:etcd-server ip:iproute2 gcc:gcc
 
 # The suites with a real API server, and the packages of all others.
 CLUSTER  := ./e2e/cluster/... ./e2e/faults/... ./e2e/manifests/...
-PACKAGES = $(shell $(GO) list ./... | grep -v -e /e2e/cluster -e /e2e/faults -e /e2e/manifests -e /e2e/vm)
+PACKAGES = $(shell $(GO) list ./... | grep -v -e /e2e/cluster -e /e2e/faults -e /e2e/manifests -e /e2e/vm -e /e2e/ipvs)
 
 # The virtual machine with an older kernel, and what is tested in it.
 VM        := $(CURDIR)/e2e/vm/run
 VM_TESTS  := TestKernelIptables/nft/IPv4
 VM_SUITES = -suite 'virtual machine: ./e2e/vm' \
 	-suite 'kernel 6.1: -exec $(VM) -run $(VM_TESTS) ./e2e/kernel' \
+	-suite 'IPVS: -exec $(VM) -run TestKernelIPVS ./e2e/ipvs' \
 	-suite 'clock: -exec $(VM) -run TestFaults/nftables/ClockJump ./e2e/faults -args -sluice=$(CURDIR)/bin/sluice'
 
 .PHONY: all build lint test kernel cluster vm shell-vm demo bench fuzz deps clean help

@@ -10,7 +10,7 @@ import (
 
 	"sigs.k8s.io/knftables"
 
-	"github.com/sluice-proxy/sluice/nftables/nft"
+	"github.com/sluice-proxy/sluice/nft"
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/shelf"
 )
@@ -92,7 +92,7 @@ func (d *dataplane) reported() proxy.Report {
 		Bytes:    d.report.bytes,
 		Refusals: d.report.refusals,
 	}
-	count := proxy.TableCount{Table: nft.Table, Writes: d.report.writes}
+	count := proxy.TableCount{Table: Table, Writes: d.report.writes}
 	if d.held != nil {
 		count.Objects = d.held.objects
 		for _, since := range d.held.idle {

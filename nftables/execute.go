@@ -9,7 +9,7 @@ import (
 
 	"sigs.k8s.io/knftables"
 
-	"github.com/sluice-proxy/sluice/nftables/nft"
+	"github.com/sluice-proxy/sluice/nft"
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/shelf"
 )

@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/sluice-proxy/sluice/nftables/nft"
+	"github.com/sluice-proxy/sluice/nft"
 	"github.com/sluice-proxy/sluice/nfwatch"
 	"github.com/sluice-proxy/sluice/proxy"
 )
@@ -138,10 +138,10 @@ func TestKernelClientsSurviveRestartAndChanges(t *testing.T) {
 		s := wide("web", 20)
 		d := newTestDataplane(f)
 		mustApply(t, d, snapshot(f.node(), s))
-		client := fmt.Sprintf("add element %s %s %s { 1:0 . %v timeout 1h : 1:7 }", nft.Family(proxy.Family(f)), nft.Table, affinity.name(), f.addr("198.51.100.7"))
+		client := fmt.Sprintf("add element %s %s %s { 1:0 . %v timeout 1h : 1:7 }", nft.Family(proxy.Family(f)), Table, affinity.name(), f.addr("198.51.100.7"))
 		runNFT(t, client)
 		remembered := func() bool {
-			list := runNFT(t, "list", "map", string(nft.Family(proxy.Family(f))), nft.Table, affinity.name())
+			list := runNFT(t, "list", "map", string(nft.Family(proxy.Family(f))), Table, affinity.name())
 			return strings.Contains(list, f.addr("198.51.100.7").String())
 		}
 		s.backends = append(s.backends[5:], backendsFrom(400, 20)...)
@@ -164,7 +164,7 @@ func TestKernelOtherLayoutIsReplacedAtOnce(t *testing.T) {
 			"hook of another time": "chain filter-input { type filter hook input priority 7; };",
 			"empty table":          "",
 		} {
-			runNFT(t, fmt.Sprintf("table %s %s { %s }", fam, nft.Table, table))
+			runNFT(t, fmt.Sprintf("table %s %s { %s }", fam, Table, table))
 			before := generation(t)
 			want := snapshot(f.node(), crowd(30)...)
 			mustApply(t, newTestDataplane(f), want)

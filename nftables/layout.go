@@ -3,7 +3,7 @@ package nftables
 import (
 	"sigs.k8s.io/knftables"
 
-	"github.com/sluice-proxy/sluice/nftables/nft"
+	"github.com/sluice-proxy/sluice/nft"
 	"github.com/sluice-proxy/sluice/proxy"
 )
 
@@ -114,8 +114,11 @@ var baseChains = []nft.BaseChain{
 	{Name: filterOutput, Type: knftables.FilterType, Hook: knftables.OutputHook, Priority: filterPriority},
 }
 
+// Table is the name of the mode's table, in both families.
+const Table = "sluice"
+
 // schema is the same for every node and configuration.
-var schema = &nft.Schema{Sets: sets[:], Chains: baseChains}
+var schema = &nft.Schema{Table: Table, Sets: sets[:], Chains: baseChains}
 
 // declare adds the table with its sets and base chains, without rules, to a transaction.
 func declare(tx *knftables.Transaction, f proxy.Family, flags ...knftables.TableFlag) {

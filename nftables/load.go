@@ -11,7 +11,7 @@ import (
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/knftables"
 
-	"github.com/sluice-proxy/sluice/nftables/nft"
+	"github.com/sluice-proxy/sluice/nft"
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/shelf"
 )
@@ -55,7 +55,7 @@ func (d *dataplane) begin(ctx context.Context, tx *knftables.Transaction, target
 	declare(tx, d.family)
 	rules := rewrite(tx, nil, d.held.writer.fixed(false))
 	if err := d.run(ctx, tx); err != nil {
-		return nil, fmt.Errorf("make table %s: %w", nft.Table, err)
+		return nil, fmt.Errorf("make table %s: %w", Table, err)
 	}
 	d.report.writes += rules
 	return d.attempt(ctx, target)
@@ -69,7 +69,7 @@ func vanish(tx *knftables.Transaction) {
 
 // replace puts a table of this layout in the place of another one, in one transaction if the kernel takes that.
 func (d *dataplane) replace(ctx context.Context, target *proxy.Snapshot) ([]shelf.Offence, error) {
-	klog.FromContext(ctx).Info("Replacing a table of another layout", "table", nft.Table)
+	klog.FromContext(ctx).Info("Replacing a table of another layout", "table", Table)
 	h := d.held
 	all, refused := d.changes(target)
 	if len(refused) > 0 {

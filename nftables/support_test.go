@@ -3,7 +3,7 @@ package nftables
 import (
 	"testing"
 
-	"github.com/sluice-proxy/sluice/nftables/nft"
+	"github.com/sluice-proxy/sluice/nft"
 	"github.com/sluice-proxy/sluice/proxy"
 )
 

@@ -4,8 +4,8 @@ import (
 	"os/exec"
 	"testing"
 
+	"github.com/sluice-proxy/sluice/nft"
 	"github.com/sluice-proxy/sluice/nftables"
-	"github.com/sluice-proxy/sluice/nftables/nft"
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/proxytest"
 )
@@ -21,7 +21,7 @@ func TestKernelNftables(t *testing.T) {
 
 // listTable is what nft lists of the mode's table in the calling thread's namespace.
 func listTable(f proxy.Family) string {
-	out, err := exec.Command("nft", "list", "table", string(nft.Family(f)), nft.Table).CombinedOutput()
+	out, err := exec.Command("nft", "list", "table", string(nft.Family(f)), nftables.Table).CombinedOutput()
 	if err != nil {
 		return err.Error()
 	}

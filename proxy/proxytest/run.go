@@ -2,6 +2,8 @@ package proxytest
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -22,6 +24,13 @@ type Harness struct {
 	// back. Nil: the mode accepts nothing on behalf of others, and scenarios with a firewall are left out.
 	Firewall func(f proxy.Family, on bool) error
 
+	// Except are packets that the mode is not asked to pass. All others of the same scenario are sent.
+	Except []Exception
+
+	// Forget ends, in the node's namespace that it is called in, connections that the kernel remembers for the mode
+	// and not in its connection tracking. Nil: there are none. It is called before each scenario.
+	Forget func() error
+
 	// Dump shows, in the node's namespace that it is called in, what the mode left in the kernel. It is
 	// logged when a scenario fails.
 	Dump func(f proxy.Family) string
@@ -32,6 +41,13 @@ type Harness struct {
 
 	// hasty gives up as soon as after a moment, for scenarios that are meant to fail.
 	hasty bool
+}
+
+// Exception is some packets of a scenario that a mode cannot treat as it should, and why.
+type Exception struct {
+	Scenario string   // its name
+	Packets  []string // lines of its steps, without the comment
+	Why      string
 }
 
 // How long to wait for packets that must arrive, and for those that must not. A packet that comes
@@ -68,7 +84,13 @@ func (j job) name() string { return fmt.Sprintf("%v/%s", j.family, j.scenario.Na
 // Run plays every scenario that the mode can be asked to pass, each as a subtest. It needs root.
 func Run(t *testing.T, h Harness) {
 	t.Helper()
+	if void := h.void(); len(void) > 0 {
+		t.Fatalf("no scenario has these packets, which are excepted:\n%s", strings.Join(void, "\n"))
+	}
 	all := h.jobs()
+	for _, e := range h.Except {
+		t.Logf("%s: %d packets are not sent: %s", e.Scenario, len(e.Packets), e.Why)
+	}
 	t.Logf("%d scenarios for mode %s, counting each family", len(all), h.Mode.Name())
 	jobs := make(chan job, len(all))
 	for _, j := range all {
@@ -89,6 +111,35 @@ func Run(t *testing.T, h Harness) {
 		})
 	}
 	wait.Wait()
+}
+
+// excepts tells whether a packet of a scenario is an exception.
+func (h *Harness) excepts(scenario string, p packet) bool {
+	return slices.ContainsFunc(h.Except, func(e Exception) bool {
+		return e.Scenario == scenario && slices.Contains(e.Packets, p.text)
+	})
+}
+
+// void are the exceptions that concern no packet of any scenario.
+func (h *Harness) void() []string {
+	lines := map[string]bool{}
+	for _, s := range Scenarios() {
+		for _, step := range s.Steps {
+			packets, _ := parsePackets(proxy.IPv4, step.Packets)
+			for _, p := range packets {
+				lines[s.Name+": "+p.text] = true
+			}
+		}
+	}
+	var void []string
+	for _, e := range h.Except {
+		for _, p := range e.Packets {
+			if line := e.Scenario + ": " + p; !lines[line] {
+				void = append(void, line)
+			}
+		}
+	}
+	return void
 }
 
 // jobs are all scenarios that the mode can be asked to pass.

@@ -101,6 +101,9 @@ func (s *stage) prepare() {
 			o.conn.Close()
 		}
 	})
+	if s.Forget != nil {
+		s.onNode("forget connections", s.Forget)
+	}
 	s.must("forget flows", s.lab.Node.FlushFlows())
 	s.t.Cleanup(func() { s.setLocal(nil) })
 	s.setLocal(s.scenario.Local)
@@ -196,7 +199,7 @@ func (s *stage) step(i int, step Step) {
 	s.apply(name)
 	packets, err := parsePackets(s.family, step.Packets)
 	s.must(name, err)
-	s.send(name, packets)
+	s.send(name, slices.DeleteFunc(packets, func(p packet) bool { return s.excepts(s.scenario.Name, p) }))
 }
 
 // apply brings the objects into the kernel, and does it again, which must not write anything.

@@ -296,6 +296,8 @@ func format(fields []Field, f proxy.Family, data, end []byte) (string, error) {
 			text = fmt.Append(text, binary.BigEndian.Uint16(raw))
 		case Class:
 			text = AppendClass(text, binary.NativeEndian.Uint32(raw))
+		case Mark:
+			text = AppendMark(text, binary.NativeEndian.Uint32(raw))
 		}
 		at += padded(n)
 	}
@@ -306,6 +308,9 @@ func format(fields []Field, f proxy.Family, data, end []byte) (string, error) {
 func AppendClass(to []byte, class uint32) []byte {
 	return fmt.Appendf(to, "%x:%x", class>>16, class&0xffff)
 }
+
+// AppendMark writes a mark as nft does.
+func AppendMark(to []byte, mark uint32) []byte { return fmt.Appendf(to, "0x%08x", mark) }
 
 // AppendPrefixLength writes the length of a prefix as nft does, nothing for a single address.
 func AppendPrefixLength(to []byte, p netip.Prefix) []byte {

@@ -11,9 +11,6 @@ import (
 	"github.com/sluice-proxy/sluice/proxy"
 )
 
-// Table is the name of the table that is ours, in both families.
-const Table = "sluice"
-
 // Field is the type of a part of a key or value.
 type Field uint8
 
@@ -23,6 +20,7 @@ const (
 	Protocol              // inet_proto
 	Port                  // inet_service
 	Class                 // classid: 32 bits, written as two hexadecimal numbers of 16
+	Mark                  // the mark of a packet: 32 bits
 )
 
 // Set declares a set or a map. The zero Value and Verdict make it a set.
@@ -71,6 +69,8 @@ func typeOf(f proxy.Family, fields []Field) string {
 			names[i] = "inet_service"
 		case Class:
 			names[i] = "classid"
+		case Mark:
+			names[i] = "mark"
 		}
 	}
 	return strings.Join(names, " . ")
@@ -120,6 +120,7 @@ func (c BaseChain) Object() *knftables.Chain {
 
 // Schema is what a table of ours has whatever it serves, but for the rules of its chains.
 type Schema struct {
+	Table  string // its name
 	Sets   []*Set
 	Chains []BaseChain
 }

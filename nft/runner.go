@@ -29,10 +29,12 @@ type Runner struct {
 }
 
 // NewRunner touches nothing.
-func NewRunner(f proxy.Family, schema *Schema) *Runner { return newRunner(f, Table, schema) }
+func NewRunner(f proxy.Family, schema *Schema) *Runner { return newRunner(f, schema.Table, schema) }
 
 // NewProbe is a Runner with a table of another name, in which no packet ever finds anything, to try things out.
-func NewProbe(f proxy.Family, schema *Schema) *Runner { return newRunner(f, Table+"-probe", schema) }
+func NewProbe(f proxy.Family, schema *Schema) *Runner {
+	return newRunner(f, schema.Table+"-probe", schema)
+}
 
 func newRunner(f proxy.Family, table string, schema *Schema) *Runner {
 	return &Runner{

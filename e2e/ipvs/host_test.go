@@ -1,0 +1,154 @@
+package ipvs_test
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/sluice-proxy/sluice/ipvs"
+	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
+)
+
+// TestKernelHostIsNotReachedThroughVIPs looks for processes of the node at the address of a Service, while its virtual
+// servers are there and while somebody has removed them.
+func TestKernelHostIsNotReachedThroughVIPs(t *testing.T) {
+	each(t, func(s *site) {
+		for _, port := range []uint16{22, 80, 9999, 30080} {
+			s.must(s.Node.Serve(proxy.TCP, port))
+			s.must(s.Node.Serve(proxy.UDP, port))
+		}
+		before := s.run("ip addr")
+		s.serve(s.web(proxy.TCP, s.pods(s.Pods...), s.nodePort()))
+		if after := s.run("ip addr"); after != before {
+			t.Errorf("addresses were\n%s\nand are\n%s", before, after)
+		}
+		nodePort := netip.AddrPortFrom(s.Node.Addr(s.family), 30080)
+		for _, from := range []*lab.Host{s.Client, s.Pods[0], s.Node} {
+			s.reach(from, s.in(vip, 80), proxy.TCP, s.Pods...)
+			s.reach(from, nodePort, proxy.TCP, s.Pods...)
+			for _, port := range []uint16{22, 9999, 30080} {
+				s.expect(from, s.in(vip, port), proxy.TCP, lab.Refused)
+				s.expect(from, s.in(vip, port), proxy.UDP, lab.Refused)
+			}
+		}
+		s.run("ipvsadm -C")
+		for _, from := range []*lab.Host{s.Client, s.Pods[0], s.Node} {
+			s.expect(from, s.in(vip, 80), proxy.TCP, lab.Silence)
+			s.expect(from, nodePort, proxy.TCP, lab.Silence)
+			s.expect(from, s.in(vip, 9999), proxy.TCP, lab.Refused)
+		}
+	})
+}
+
+// TestKernelNodeSpeaksAsItself looks at the address that backends see.
+func TestKernelNodeSpeaksAsItself(t *testing.T) {
+	each(t, func(s *site) {
+		s.serve(s.web(proxy.TCP, s.pods(s.Pods[0])))
+		if o := s.reach(s.Node, s.in(vip, 80), proxy.TCP, s.Pods[0]); o.Source.Addr() == lab.In(s.family, vip) {
+			t.Errorf("the node's connection came from %v", o.Source)
+		}
+	})
+}
+
+// TestKernelNoNeighbourIsAnswered asks on the client's link for the address of a Service.
+func TestKernelNoNeighbourIsAnswered(t *testing.T) {
+	each(t, func(s *site) {
+		onLink := netip.MustParseAddr("192.168.50.77")
+		frontend := proxy.Frontend{Kind: proxy.ExternalIP, Addr: s.in(onLink, 80), Routes: cluster}
+		s.serve(s.web(proxy.TCP, s.pods(s.Pods[0]), frontend))
+		if o := s.Client.Probe(lab.Probe{To: s.in(onLink, 80), Protocol: proxy.TCP, Timeout: patience}); o.Result == lab.Answered {
+			t.Errorf("somebody answered for an address that is nobody's: %v", o)
+		}
+	})
+}
+
+// TestKernelReversePathIsFound has the kernel check where packets come from, with their mark.
+func TestKernelReversePathIsFound(t *testing.T) {
+	each(t, func(s *site) {
+		s.serve(s.web(proxy.TCP, s.pods(s.Pods[0]), s.nodePort()))
+		for _, valid := range []string{"0", "1"} {
+			for _, filter := range []string{"0", "1", "2"} {
+				s.must(s.Node.Sysctl(map[string]string{
+					"net/ipv4/conf/all/src_valid_mark": valid,
+					"net/ipv4/conf/all/rp_filter":      filter,
+				}))
+				for _, from := range []*lab.Host{s.Client, s.Pods[1], s.Node} {
+					s.reach(from, s.in(vip, 80), proxy.TCP, s.Pods[0])
+				}
+			}
+		}
+	})
+}
+
+// TestKernelNodeWithoutRoute takes the default route away.
+func TestKernelNodeWithoutRoute(t *testing.T) {
+	each(t, func(s *site) {
+		s.ip("route del default")
+		s.serve(s.web(proxy.TCP, s.pods(s.Pods[0])))
+		s.reach(s.Node, s.in(vip, 80), proxy.TCP, s.Pods[0])
+		s.reach(s.Pods[1], s.in(vip, 80), proxy.TCP, s.Pods[0])
+	})
+}
+
+// TestKernelMarksOfOthersSurvive marks packets before IPVS and looks at them when they leave, also where a virtual server
+// is found by a mark.
+func TestKernelMarksOfOthersSurvive(t *testing.T) {
+	each(t, func(s *site) {
+		routes := cluster
+		routes[proxy.FromOutside].Pool = proxy.LocalPool
+		web := s.web(proxy.TCP, s.pods(s.Pods...), proxy.Frontend{Kind: proxy.LoadBalancerIP, Addr: s.in(external, 80), Routes: routes})
+		web.Local = s.pods(s.Pods[0])
+		s.serve(web)
+		for _, rule := range []string{
+			"add table inet look",
+			"add chain inet look in { type filter hook prerouting priority -150; }",
+			"add rule inet look in tcp dport 80 meta mark set 0x80a00010",
+			"add chain inet look out { type filter hook postrouting priority 300; }",
+			"add rule inet look out tcp dport 8080 meta mark 0x80a00010 counter",
+			"add rule inet look out tcp dport 8080 meta mark != 0x80a00010 counter",
+		} {
+			s.run("nft " + rule)
+		}
+		s.reach(s.Client, s.in(external, 80), proxy.TCP, s.Pods[0])
+		s.reach(s.Pods[1], s.in(vip, 80), proxy.TCP, s.Pods...)
+		seen := s.run("nft list chain inet look out")
+		if strings.Count(seen, "packets 0 bytes 0") != 1 || !strings.Contains(seen, "!= 0x80a00010 counter packets 0 bytes 0") {
+			t.Errorf("packets left with another mark than 0x80a00010:\n%s", seen)
+		}
+	})
+}
+
+// TestKernelForeignServersStay has virtual servers of others, one among the addresses of Services, through everything.
+func TestKernelForeignServersStay(t *testing.T) {
+	excluded := netip.MustParseAddr("203.0.113.7")
+	prefixes := []netip.Prefix{netip.PrefixFrom(lab.In(proxy.IPv4, excluded), 32), netip.PrefixFrom(lab.In(proxy.IPv6, excluded), 128)}
+	eachWith(t, ipvs.Config{Exclude: prefixes}, func(s *site) {
+		in, out := s.text(netip.MustParseAddr("10.96.0.77"), 80), s.text(netip.MustParseAddr("203.0.113.99"), 80)
+		mark := "-f 1234"
+		if s.family == proxy.IPv6 {
+			mark += " -6"
+		}
+		for _, id := range []string{"-t " + in, "-u " + out, mark} {
+			s.run("ipvsadm -A " + id + " -s wlc")
+			s.run(fmt.Sprintf("ipvsadm -a %s -r %v -m -w 7", id, netip.AddrPortFrom(s.Pods[0].Addr(s.family), 1)))
+		}
+		foreign := s.servers()
+		web := s.web(proxy.TCP, s.pods(s.Pods...), s.nodePort())
+		s.serve(web)
+		s.restart()
+		s.apply()
+		s.forget(web)
+		s.must(s.Node.Do(func() error { return s.mode.Cleanup(t.Context()) }))
+		if now := s.servers(); now != foreign {
+			t.Errorf("virtual servers were\n%s\nand are\n%s", foreign, now)
+		}
+		left := s.run("nft list ruleset") + s.ip("rule") + s.ip("route show table all")
+		for _, ours := range []string{"sluice", "0x2000", "2133"} {
+			if strings.Contains(left, ours) {
+				t.Errorf("%q is left:\n%s", ours, left)
+			}
+		}
+	})
+}

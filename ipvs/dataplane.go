@@ -1,0 +1,245 @@
+package ipvs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/sluice-proxy/sluice/conntrack/sysctl"
+	"github.com/sluice-proxy/sluice/ipvs/kernel"
+	"github.com/sluice-proxy/sluice/nft"
+	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/shelf"
+)
+
+// maxElements is how many elements a transaction changes at most, if it can be divided. The kernel holds up everybody
+// else's changes of rules while it takes one.
+const maxElements = 2000
+
+// router sets rules and routes.
+type router interface {
+	Apply(want kernel.Routes) (writes int, err error)
+}
+
+// dataplane writes one family's table and virtual servers. It implements proxy.Dataplane and proxy.Watcher.
+type dataplane struct {
+	cfg     Config
+	family  proxy.Family
+	table   nft.Interface
+	servers kernel.Servers
+	router  router
+	params  func() ([]kernel.Change, error)
+	batch   int // elements of a transaction
+	watch   func(ctx context.Context, doubt func(reason string)) error
+
+	held   *held // nil: nothing is known
+	fresh  bool  // since Apply began, held was read from the kernel
+	shelf  shelf.Shelf
+	now    func() time.Time
+	routes atomic.Pointer[kernel.Routes] // that were applied, for Watch
+
+	report struct {
+		full                      bool
+		elements, objects, routes int // written
+		bytes, refusals           int
+	}
+}
+
+func newDataplane(cfg Config, f proxy.Family, table nft.Interface, servers kernel.Servers, r router) *dataplane {
+	return &dataplane{
+		cfg: cfg, family: f, table: table, servers: servers, router: r, batch: maxElements, shelf: shelf.Shelf{}, now: time.Now,
+		params: func() ([]kernel.Change, error) { return kernel.SetParams(sysctl.Tree{}) },
+	}
+}
+
+// Apply implements proxy.Dataplane. It runs nothing if want asks for what is there.
+func (d *dataplane) Apply(ctx context.Context, want *proxy.Snapshot) (proxy.Report, error) {
+	now := d.now()
+	d.fresh = false
+	d.report.full = false
+	d.report.elements, d.report.objects, d.report.routes, d.report.bytes, d.report.refusals = 0, 0, 0, 0, 0
+	d.shelf.Review(want)
+	err := d.settle(ctx, want)
+	// Only now: those that were refused before must not hold up the others.
+	for n := 1; err == nil && d.shelf.Retry(now, n); n *= 2 {
+		err = d.settle(ctx, want)
+	}
+	if err == nil {
+		if err = d.drain(ctx); err != nil {
+			d.held = nil
+		}
+	}
+	return d.reported(), err
+}
+
+// Resync implements proxy.Dataplane: the next Apply reads what is there.
+func (d *dataplane) Resync(string) { d.held = nil }
+
+// Watch implements proxy.Watcher.
+func (d *dataplane) Watch(ctx context.Context, doubt func(reason string)) error {
+	return d.watch(ctx, doubt)
+}
+
+func (d *dataplane) reported() proxy.Report {
+	now := d.now()
+	aside, again := d.shelf.Report(now)
+	r := proxy.Report{Again: again, SetAside: aside, Full: d.report.full, Bytes: d.report.bytes, Refusals: d.report.refusals}
+	table := proxy.TableCount{Table: Table, Writes: d.report.elements}
+	servers := proxy.TableCount{Table: "ipvs", Writes: d.report.objects}
+	routes := proxy.TableCount{Table: "routes", Writes: d.report.routes}
+	if h := d.held; h != nil {
+		table.Objects, servers.Objects = h.elements, h.objects
+		if len(h.draining) > 0 {
+			if in := max(h.look.Sub(now), time.Millisecond); r.Again == 0 || in < r.Again {
+				r.Again = in
+			}
+		}
+	}
+	r.Tables = []proxy.TableCount{table, servers, routes}
+	return r
+}
+
+// settle applies want without the ServicePorts that are set aside, and sets aside those that the kernel refuses.
+func (d *dataplane) settle(ctx context.Context, want *proxy.Snapshot) error {
+	for {
+		refused, err := d.attempt(ctx, d.shelf.Without(want))
+		if err == nil && len(refused) == 0 {
+			return nil
+		}
+		d.held = nil // what became of the last step is not known
+		refusal, ok := errors.AsType[*nft.RefusedError](err)
+		switch {
+		case err != nil && (!ok || refusal.Resource || d.fresh):
+			return err
+		case d.fresh:
+			d.shelf.Add(refused, d.now())
+		}
+		// Otherwise somebody may have changed what is there, which is nobody's fault here.
+	}
+}
+
+// attempt makes the kernel hold target, but for what it gives back as refused.
+func (d *dataplane) attempt(ctx context.Context, target *proxy.Snapshot) ([]shelf.Offence, error) {
+	if d.held == nil {
+		return d.load(ctx, target)
+	}
+	if err := d.turn(ctx, target.Node()); err != nil {
+		return nil, err
+	}
+	refused, err := d.execute(ctx, d.changes(target))
+	if err != nil || len(refused) > 0 {
+		return refused, err
+	}
+	d.held.applied = target
+	return nil, d.refuse(ctx)
+}
+
+// turn rewrites rules for a node whose facts have changed.
+func (d *dataplane) turn(ctx context.Context, n *proxy.Node) error {
+	h := d.held
+	if h.writer.node == n {
+		return nil
+	}
+	next := newWriter(d.cfg, n)
+	if err := d.rewrite(ctx, h.writer.fixed(h.refusing), next.fixed(h.refusing)); err != nil {
+		return fmt.Errorf("write rules: %w", err)
+	}
+	h.writer = next
+	h.applied = nil // frontends of NodePorts follow the node's addresses
+	return d.route(n)
+}
+
+// route brings rules and routes to the kernel.
+func (d *dataplane) route(n *proxy.Node) error {
+	want := kernel.Routes{Mark: d.cfg.RouteMark, Source: n.IP, Last: n.ServiceCIDRs}
+	if was := d.routes.Load(); was != nil && was.Equal(want) && !d.fresh {
+		return nil
+	}
+	writes, err := d.router.Apply(want)
+	d.report.routes += writes
+	if err != nil {
+		return err
+	}
+	d.routes.Store(&want)
+	return nil
+}
+
+// setParams sets kernel parameters, and says so.
+func (d *dataplane) setParams(ctx context.Context) error {
+	changes, err := d.params()
+	for _, c := range changes {
+		klog.FromContext(ctx).Info("Set kernel parameter", "file", c.File, "was", c.Was, "value", c.Value)
+	}
+	if err != nil {
+		return fmt.Errorf("set parameters of IPVS: %w", err)
+	}
+	return nil
+}
+
+// rewrite brings the chains that differ to the kernel.
+func (d *dataplane) rewrite(ctx context.Context, was, now []nft.Chain) error {
+	tx := d.table.NewTransaction()
+	rules := nft.Rewrite(tx, was, now)
+	if tx.NumOperations() == 0 {
+		return nil
+	}
+	d.report.bytes += len(tx.String())
+	if err := d.table.Run(ctx, tx); err != nil {
+		d.report.refusals++
+		return err
+	}
+	d.report.elements += rules
+	return nil
+}
+
+// refuse adds the rules that refuse, after everything that is served is.
+func (d *dataplane) refuse(ctx context.Context) error {
+	h := d.held
+	if h.refusing {
+		return nil
+	}
+	if err := d.rewrite(ctx, h.writer.fixed(false), h.writer.fixed(true)); err != nil {
+		return fmt.Errorf("write rules that refuse: %w", err)
+	}
+	h.refusing = true
+	return nil
+}
+
+// send writes edits, in as many transactions as it takes.
+func (d *dataplane) send(ctx context.Context, e edits) error {
+	for some := range slices.Chunk(e.settled(), d.batch) {
+		tx := d.table.NewTransaction()
+		write(tx, some)
+		d.report.bytes += len(tx.String())
+		if err := d.table.Run(ctx, tx); err != nil {
+			d.report.refusals++
+			return err
+		}
+		for _, x := range some {
+			d.report.elements++
+			if x.old == nil {
+				d.held.elements++
+			}
+			if x.new == nil {
+				d.held.elements--
+			}
+		}
+	}
+	return nil
+}
+
+// run changes virtual servers.
+func (d *dataplane) run(ctx context.Context, commands []kernel.Command) ([]*kernel.Error, error) {
+	refused, err := d.servers.Run(ctx, commands)
+	if err != nil {
+		return nil, err
+	}
+	d.report.objects += len(commands) - len(refused)
+	d.report.refusals += len(refused)
+	return refused, nil
+}

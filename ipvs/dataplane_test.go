@@ -1,0 +1,255 @@
+package ipvs
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/sluice-proxy/sluice/ipvs/kernel"
+	"github.com/sluice-proxy/sluice/nft"
+	"github.com/sluice-proxy/sluice/proxy"
+)
+
+func TestKernelTakesEveryRule(t *testing.T) {
+	inKernels(t, func(n *node) {
+		if err := probeTable(n.t.Context(), Config{}.withDefaults(), n.family); err != nil {
+			n.t.Fatal(err)
+		}
+		if left := n.nft("list", "ruleset"); left != "" {
+			n.t.Errorf("left behind: %s", left)
+		}
+		n.apply(n.dataplane(), n.snapshot(crowd(3)...))
+		// What nft lists it must be able to read: people save and restore rules.
+		saved := n.nft("list", "ruleset")
+		n.nft("flush", "ruleset")
+		file := n.t.TempDir() + "/saved"
+		writeFile(n.t, file, saved)
+		n.nft("-f", file)
+	})
+}
+
+// crowd is services of all kinds.
+func crowd(count int) []service {
+	var all []service
+	for i := range count {
+		s := service{name: fmt.Sprint("s", i), ip: fmt.Sprintf("10.96.%d.%d", 1+i/200, 1+i%200)}
+		for b := range i % 7 {
+			s.backends = append(s.backends, i*5+b)
+		}
+		if i%2 == 0 {
+			s.external = fmt.Sprintf("203.0.113.%d", 1+i%200)
+			s.local = i%4 == 0
+		}
+		if i%3 == 0 {
+			s.nodePort = uint16(30000 + i)
+		}
+		if i%5 == 0 {
+			s.affinity = time.Minute
+		}
+		if i%6 == 5 {
+			s.protocol = proxy.UDP
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+func TestKernelRestartWritesNothing(t *testing.T) {
+	inKernels(t, func(n *node) {
+		want := n.snapshot(crowd(60)...)
+		if report := n.apply(n.dataplane(), want); writes(report) == 0 {
+			n.t.Fatal("nothing was written")
+		}
+		before := n.holdings()
+		if report := n.apply(n.dataplane(), want); writes(report) != 0 {
+			n.t.Errorf("%d writes after a restart: %v", writes(report), report.Tables)
+		}
+		if diff := cmp.Diff(before, n.holdings(), ordered...); diff != "" {
+			n.t.Errorf("what is held has changed:\n%s", diff)
+		}
+	})
+}
+
+var ordered = cmp.Options{
+	cmpopts.SortSlices(strings.Compare), cmpopts.EquateComparable(netip.AddrPort{}, kernel.ID{}), cmpopts.EquateEmpty(),
+}
+
+// TestKernelChangeOfOneEndpointIsAFewMessages looks at what one endpoint costs among many.
+func TestKernelChangeOfOneEndpointIsAFewMessages(t *testing.T) {
+	inKernels(t, func(n *node) {
+		services := crowd(100)
+		web := service{name: "web", ip: "10.96.9.9", nodePort: 31000}
+		for i := range 100 {
+			web.backends = append(web.backends, 1+3*i) // none is on this node
+		}
+		d := n.dataplane()
+		was := n.snapshot(append(services, web)...)
+		n.apply(d, was)
+		n.servers.Commands, n.servers.Lists = 0, 0
+		web.backends = append(slices.Clone(web.backends[1:]), 1000)
+		next := n.port(web)
+		report := n.apply(d, was.Next(n.facts, map[proxy.ServicePortName]*proxy.ServicePort{next.Name: next}))
+		// One comes and one goes, at the ClusterIP and two addresses of the node.
+		if n.servers.Commands != 6 || n.servers.Lists != 0 || report.Bytes != 0 {
+			n.t.Errorf("%d commands, %d lists, %d bytes for nft; want 6, 0, 0", n.servers.Commands, n.servers.Lists, report.Bytes)
+		}
+	})
+}
+
+// settled has nothing that drains: what is left of a history.
+func (n *node) settle(d *dataplane, want *proxy.Snapshot) {
+	for range 3 {
+		n.clock = n.clock.Add(time.Hour)
+		n.apply(d, want)
+	}
+}
+
+// TestKernelConvergesThroughFailures has a tenth of all calls fail, with restarts, and ends like a fresh start.
+func TestKernelConvergesThroughFailures(t *testing.T) {
+	inKernels(t, func(n *node) {
+		random := rand.New(rand.NewPCG(1, uint64(n.family)))
+		d := n.dataplane()
+		services := crowd(12)
+		for range 60 {
+			i := random.IntN(len(services))
+			s := &services[i]
+			switch random.IntN(5) {
+			case 0:
+				s.backends = nil
+			case 1:
+				s.local = !s.local
+			case 2:
+				s.nodePort = uint16(random.IntN(2)) * uint16(30000+i)
+			default:
+				s.backends = append(slices.Clone(s.backends), random.IntN(500))
+				slices.Sort(s.backends)
+				s.backends = slices.Compact(s.backends)
+			}
+			if random.IntN(10) == 0 {
+				d = n.dataplane()
+			}
+			n.clock = n.clock.Add(time.Duration(random.IntN(20)) * time.Second)
+			n.servers.Fail = func() bool { return random.IntN(30) == 0 }
+			skip := random.IntN(len(services)) // is deleted, and comes back
+			want := n.snapshot(slices.Delete(slices.Clone(services), skip, skip+1)...)
+			if _, err := d.Apply(n.t.Context(), want); err != nil && err != kernel.ErrFake { //nolint:errorlint // it comes as it is
+				n.t.Fatal(err)
+			}
+		}
+		n.servers.Fail = nil
+		want := n.snapshot(services...)
+		n.apply(d, want)
+		n.settle(d, want)
+		got := n.holdings()
+
+		n.nft("flush", "ruleset")
+		n.servers = kernel.NewFake()
+		fresh := n.dataplane()
+		n.apply(fresh, want)
+		if diff := cmp.Diff(anyMarks(n.holdings()), anyMarks(got), ordered...); diff != "" {
+			n.t.Errorf("a fresh start (-) differs from a long history (+):\n%s", diff)
+		}
+	})
+}
+
+// anyMarks leaves out which mark is whose.
+func anyMarks(h holdings) holdings {
+	for _, name := range []string{ownMarks.name(), podServers.name(), outsideServers.name()} {
+		for i, e := range h.Table[name] {
+			key, _, _ := strings.Cut(e, " : ")
+			if name == ownMarks.name() {
+				key = "mark"
+			}
+			h.Table[name][i] = key
+		}
+	}
+	next := kernel.ID{Mark: 1}
+	for id, s := range h.Servers {
+		if id.Mark == 0 {
+			continue
+		}
+		// Told apart by their backends, which is enough here.
+		next.Mark = 1
+		for addr := range h.Backing[id] {
+			next.Mark += uint32(addr.Addr().As16()[14])<<8 + uint32(addr.Addr().As16()[15])
+		}
+		backing := h.Backing[id]
+		delete(h.Servers, id)
+		delete(h.Backing, id)
+		s.ID = next
+		defer func(id kernel.ID) { h.Servers[id], h.Backing[id] = s, backing }(next)
+	}
+	return h
+}
+
+// TestKernelServerOutlivesItsElement looks at the order of things: what leads to a virtual server comes after it and goes
+// before it.
+func TestKernelServerOutlivesItsElement(t *testing.T) {
+	inKernels(t, func(n *node) {
+		table := &spy{Interface: nft.NewRunner(n.family, schema), n: n}
+		d := n.dataplane()
+		d.table = table
+		n.apply(d, n.snapshot(service{name: "web", ip: "10.96.0.10", backends: []int{1}}))
+		n.apply(d, n.snapshot())
+		if table.looked < 2 {
+			n.t.Errorf("looked at %d transactions", table.looked)
+		}
+	})
+}
+
+// spy looks at the kernel after each transaction.
+type spy struct {
+	nft.Interface
+	n      *node
+	looked int
+}
+
+func (s *spy) Run(ctx context.Context, tx *transaction) error {
+	err := s.Interface.Run(ctx, tx)
+	state, _ := s.Read(ctx)
+	for _, e := range state.Elements[frontends.name()] {
+		s.looked++
+		key := strings.Split(e.Key, " . ")
+		id := kernel.ID{Addr: netip.AddrPortFrom(netip.MustParseAddr(key[0]), 80), Protocol: proxy.TCP}
+		if _, there := s.n.servers.Servers[id]; !there {
+			s.n.t.Errorf("packets are led to %v, which is not there", id)
+		}
+	}
+	for id := range s.n.servers.Servers {
+		if !ledgerOf(state).owns(id) {
+			s.n.t.Errorf("nothing says that %v is ours", id)
+		}
+	}
+	return err
+}
+
+// TestKernelExcludedServerIsLeft has somebody else's virtual server where a Service wants its own.
+func TestKernelExcludedServerIsLeft(t *testing.T) {
+	inKernels(t, func(n *node) {
+		id := kernel.ID{Addr: netip.AddrPortFrom(n.addr("10.96.0.10"), 80), Protocol: proxy.TCP}
+		theirs := kernel.Server{ID: id, Scheduler: "wlc"}
+		n.servers.Servers[id], n.servers.Backing[id] = theirs, map[netip.AddrPort]kernel.Load{}
+		d := n.dataplane()
+		d.cfg.Exclude = []netip.Prefix{netip.PrefixFrom(id.Addr.Addr(), n.family.Bits())}
+		want := n.snapshot(service{name: "web", ip: "10.96.0.10", backends: []int{1}}, service{name: "more", ip: "10.96.0.11", backends: []int{2}})
+		report, err := d.Apply(n.t.Context(), want)
+		if err != nil || len(report.SetAside) != 1 || report.SetAside[0].Name.Name != "web" {
+			n.t.Errorf("got %v, %v; want one Service set aside", report.SetAside, err)
+		}
+		if n.servers.Servers[id] != theirs || len(n.servers.Backing[id]) != 0 {
+			n.t.Errorf("their virtual server is %v now", n.servers.Servers[id])
+		}
+		other := kernel.ID{Addr: netip.AddrPortFrom(n.addr("10.96.0.11"), 80), Protocol: proxy.TCP}
+		if len(n.servers.Backing[other]) != 1 {
+			n.t.Error("the other Service is not served")
+		}
+	})
+}

@@ -1,0 +1,284 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-proxy/sluice/proxy"
+)
+
+// timeout limits each exchange of messages with the kernel.
+const timeout = 30 * time.Second
+
+// pipeline is how many commands are under way at once. Their answers must fit into the socket's buffer.
+const pipeline = 64
+
+// ErrNoIPVS says that the kernel has no IPVS, and no module of it that could be loaded.
+var ErrNoIPVS = errors.New("the kernel has no IPVS: module ip_vs is not loaded and cannot be")
+
+// IPVS is the kernel's IPVS in one IP family, in the network namespace of the calling thread. It implements Servers.
+type IPVS struct{ family proxy.Family }
+
+// NewIPVS touches nothing.
+func NewIPVS(f proxy.Family) *IPVS { return &IPVS{f} }
+
+// socket is a netlink socket for one task.
+type socket struct {
+	*netlink.Conn
+	family netlink.HeaderType // the number of IPVS in generic netlink
+}
+
+// dial opens a socket that no longer than the timeout waits for anything.
+func dial(ctx context.Context) (*socket, error) {
+	c, err := netlink.Dial(unix.NETLINK_GENERIC, nil)
+	if err != nil {
+		return nil, err
+	}
+	s := &socket{Conn: c}
+	if err := s.extend(ctx); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	s.family, err = resolve(c)
+	if errors.Is(err, unix.ENOENT) {
+		_ = exec.CommandContext(ctx, "modprobe", "ip_vs").Run() // what counts is whether it is there then
+		s.family, err = resolve(c)
+	}
+	if errors.Is(err, unix.ENOENT) {
+		err = ErrNoIPVS
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return s, nil
+}
+
+// extend gives the next exchange its time.
+func (s *socket) extend(ctx context.Context) error {
+	deadline := time.Now().Add(timeout)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
+	}
+	return errors.Join(ctx.Err(), s.SetDeadline(deadline))
+}
+
+func (s *socket) close() { _ = s.Close() }
+
+// resolve asks for the number of IPVS. It is another one after the module was loaded anew.
+func resolve(c *netlink.Conn) (netlink.HeaderType, error) {
+	ae := netlink.NewAttributeEncoder()
+	ae.String(unix.CTRL_ATTR_FAMILY_NAME, genlName)
+	attrs, err := ae.Encode()
+	if err != nil {
+		return 0, err
+	}
+	answers, err := c.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.GENL_ID_CTRL, Flags: netlink.Request},
+		Data:   append([]byte{unix.CTRL_CMD_GETFAMILY, 1, 0, 0}, attrs...),
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, m := range answers {
+		ad, err := netlink.NewAttributeDecoder(m.Data[min(4, len(m.Data)):])
+		if err != nil {
+			return 0, err
+		}
+		for ad.Next() {
+			if ad.Type() == unix.CTRL_ATTR_FAMILY_ID {
+				return netlink.HeaderType(ad.Uint16()), nil
+			}
+		}
+	}
+	return 0, errMalformed
+}
+
+// Run implements Servers.
+func (k *IPVS) Run(ctx context.Context, commands []Command) ([]*Error, error) {
+	if len(commands) == 0 {
+		return nil, nil
+	}
+	s, err := dial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("change virtual servers: %w", err)
+	}
+	defer s.close()
+	var refused []*Error
+	for len(commands) > 0 {
+		some := commands[:min(pipeline, len(commands))]
+		commands = commands[len(some):]
+		found, err := k.send(ctx, s, some)
+		if err != nil {
+			return nil, fmt.Errorf("change virtual servers: %w", err)
+		}
+		refused = append(refused, found...)
+	}
+	return refused, nil
+}
+
+// send runs a pipeline of commands. The kernel answers in order.
+func (k *IPVS) send(ctx context.Context, s *socket, some []Command) ([]*Error, error) {
+	messages := make([]netlink.Message, len(some))
+	for i, c := range some {
+		body, err := c.encode(k.family)
+		if err != nil {
+			return nil, err
+		}
+		messages[i] = netlink.Message{Header: netlink.Header{Type: s.family, Flags: netlink.Request | netlink.Acknowledge}, Data: body}
+	}
+	if err := s.extend(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := s.SendMessages(messages); err != nil {
+		return nil, err
+	}
+	var refused []*Error
+	for i := range some {
+		_, err := s.Receive()
+		if errno, ok := refusal(err); ok {
+			refused = append(refused, &Error{some[i], errno})
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	return refused, nil
+}
+
+// refusal is the error that an answer holds; ok is false for trouble with the socket.
+func refusal(err error) (unix.Errno, bool) {
+	op, ok := errors.AsType[*netlink.OpError](err)
+	if !ok || op.Sequence == 0 {
+		return 0, false
+	}
+	return errors.AsType[unix.Errno](op.Err)
+}
+
+// List implements Servers.
+func (k *IPVS) List(ctx context.Context) ([]Server, error) {
+	s, err := dial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list virtual servers: %w", err)
+	}
+	defer s.close()
+	answers, err := s.ask(ctx, netlink.Dump, cmdGetService, func(*netlink.AttributeEncoder) {})
+	if err != nil {
+		return nil, fmt.Errorf("list virtual servers: %w", err)
+	}
+	var all []Server
+	for _, m := range answers {
+		server, ours, err := decodeServer(m, k.family)
+		if err != nil {
+			return nil, fmt.Errorf("list virtual servers: %w", err)
+		}
+		if ours {
+			all = append(all, server)
+		}
+	}
+	return all, nil
+}
+
+// Dests implements Servers.
+func (k *IPVS) Dests(ctx context.Context, ids []ID) (map[ID][]Load, error) {
+	all := make(map[ID][]Load, len(ids))
+	if len(ids) == 0 {
+		return all, nil
+	}
+	s, err := dial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list backends: %w", err)
+	}
+	defer s.close()
+	for _, id := range ids {
+		if all[id], err = k.dests(ctx, s, id); err != nil {
+			return nil, fmt.Errorf("list backends of virtual server %v: %w", id, err)
+		}
+	}
+	return all, nil
+}
+
+func (k *IPVS) dests(ctx context.Context, s *socket, id ID) ([]Load, error) {
+	answers, err := s.ask(ctx, netlink.Dump, cmdGetDest, k.naming(id))
+	if errors.Is(err, unix.ESRCH) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Load, 0, len(answers))
+	for _, m := range answers {
+		l, err := decodeDest(m, k.family)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, l)
+	}
+	return all, nil
+}
+
+// Look asks for single virtual servers. Its socket belongs to the network namespace of the thread that made it.
+type Look struct {
+	ipvs   *IPVS
+	socket *socket // nil: to be opened anew
+}
+
+// Look opens a socket. It may be used beside the methods of Servers.
+func (k *IPVS) Look(ctx context.Context) (*Look, error) {
+	s, err := dial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look for virtual servers: %w", err)
+	}
+	return &Look{k, s}, nil
+}
+
+// Has tells whether there is a virtual server. It costs the same whatever else there is.
+func (l *Look) Has(ctx context.Context, id ID) (bool, error) {
+	if l.socket == nil {
+		s, err := dial(ctx)
+		if err != nil {
+			return false, err
+		}
+		l.socket = s
+	}
+	_, err := l.socket.ask(ctx, 0, cmdGetService, l.ipvs.naming(id))
+	if errors.Is(err, unix.ESRCH) {
+		return false, nil
+	}
+	if err != nil {
+		l.Close() // the module may have been loaded anew: the number of IPVS is another one then
+	}
+	return err == nil, err
+}
+
+// Close closes the socket.
+func (l *Look) Close() {
+	if l.socket != nil {
+		l.socket.close()
+		l.socket = nil
+	}
+}
+
+func (k *IPVS) naming(id ID) func(*netlink.AttributeEncoder) {
+	return func(ae *netlink.AttributeEncoder) {
+		ae.Nested(attrService, func(ae *netlink.AttributeEncoder) error {
+			encodeID(ae, k.family, id)
+			return nil
+		})
+	}
+}
+
+// ask sends a request and gives the answers.
+func (s *socket) ask(ctx context.Context, flags netlink.HeaderFlags, cmd uint8, attrs func(*netlink.AttributeEncoder)) ([]netlink.Message, error) {
+	body, err := request(cmd, attrs)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.extend(ctx); err != nil {
+		return nil, err
+	}
+	return s.Execute(netlink.Message{Header: netlink.Header{Type: s.family, Flags: netlink.Request | flags}, Data: body})
+}

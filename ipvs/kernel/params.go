@@ -1,0 +1,87 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-proxy/sluice/conntrack/sysctl"
+)
+
+// param is a kernel parameter of IPVS, of this network namespace.
+type param struct {
+	name        string
+	want, usual int
+	optional    bool // older kernels have no such parameter
+}
+
+const paramFolder = "proc/sys/net/ipv4/vs/"
+
+// params are those that the mode needs.
+func params() []param {
+	list := []param{
+		// Without it masquerading does not know the connections of IPVS.
+		{name: "conntrack", want: 1, usual: 0},
+		// Packets of a connection whose backend is gone find another one, at once.
+		{name: "expire_nodest_conn", want: 1, usual: 0},
+		// Clients with affinity leave a backend that drains.
+		{name: "expire_quiescent_template", want: 1, usual: 0},
+		// Rates that nobody reads cost a walk over all backends every two seconds.
+		{name: "run_estimation", want: 0, usual: 1, optional: true},
+	}
+	if reuseIsBroken() {
+		// These kernels drop the first packet of a connection whose port was used shortly before.
+		list = append(list, param{name: "conn_reuse_mode", want: 0, usual: 1, optional: true})
+	}
+	return list
+}
+
+// reuseIsBroken tells whether the kernel is older than 5.9. There is no way to see it but the number.
+func reuseIsBroken() bool {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return false
+	}
+	var major, minor int
+	if n, _ := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); n < 2 {
+		return false
+	}
+	return major < 5 || major == 5 && minor < 9
+}
+
+// Change is a kernel parameter that was set.
+type Change struct {
+	File       string
+	Was, Value int
+}
+
+// SetParams sets the parameters of IPVS that are not as the mode needs them, and says which.
+func SetParams(tree sysctl.Tree) ([]Change, error) {
+	var changes []Change
+	for _, p := range params() {
+		was, err := tree.Set(paramFolder+p.name, p.want)
+		if p.optional && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return changes, err
+		}
+		if was != p.want {
+			changes = append(changes, Change{"/" + paramFolder + p.name, was, p.want})
+		}
+	}
+	return changes, nil
+}
+
+// ResetParams gives the parameters the values that kernels start with.
+func ResetParams(tree sysctl.Tree) error {
+	var errs []error
+	for _, p := range params() {
+		if _, err := tree.Set(paramFolder+p.name, p.usual); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,51 @@
+package ipvs
+
+import (
+	"net/netip"
+
+	"github.com/sluice-proxy/sluice/ipvs/kernel"
+	"github.com/sluice-proxy/sluice/nft"
+	"github.com/sluice-proxy/sluice/proxy"
+)
+
+// ledger is the part of the table that says which virtual servers are ours: IPVS does not tell.
+type ledger struct{ places map[place]content }
+
+// ledgerOf reads the elements of a table. A nil table has none.
+func ledgerOf(found *nft.State) ledger {
+	l := ledger{map[place]content{}}
+	if found == nil {
+		return l
+	}
+	for in := range numSets {
+		for _, e := range found.Elements[in.name()] {
+			l.places[place{in, e.Key}] = content{e.Value, e.Comment}
+		}
+	}
+	return l
+}
+
+// owns tells whether a virtual server is ours.
+func (l ledger) owns(id kernel.ID) bool {
+	_, ok := l.places[ownPlace(id)]
+	return ok
+}
+
+// recoverMark is the mark that a ServicePort's other virtual server had before a restart, 0 if it had none.
+func (h *held) recoverMark(sp *proxy.ServicePort, n *proxy.Node) uint32 {
+	if len(h.found) == 0 {
+		return 0
+	}
+	d := drawer{node: n}
+	for _, f := range sp.Frontends {
+		for _, addr := range d.addrs(f) {
+			key := frontendKey(kernel.ID{Addr: netip.AddrPortFrom(addr, f.Addr.Port()), Protocol: sp.Name.Protocol})
+			for _, in := range []set{outsideServers, podServers} {
+				if mark, ok := parseMark(h.found[place{in, key}].value); ok && h.found[ownPlace(kernel.ID{Mark: mark})] != (content{}) {
+					return mark
+				}
+			}
+		}
+	}
+	return 0
+}

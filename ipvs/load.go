@@ -1,0 +1,201 @@
+package ipvs
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"k8s.io/klog/v2"
+
+	"github.com/sluice-proxy/sluice/ipvs/kernel"
+	"github.com/sluice-proxy/sluice/nft"
+	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/shelf"
+)
+
+// load takes over whatever the kernel holds, which it reads, and applies target.
+func (d *dataplane) load(ctx context.Context, target *proxy.Snapshot) ([]shelf.Offence, error) {
+	d.report.full, d.fresh = true, true
+	all, err := d.servers.List(ctx) // before anything of IPVS can be set, its module must be loaded
+	if err != nil {
+		return nil, err
+	}
+	if err := d.setParams(ctx); err != nil {
+		return nil, err
+	}
+	state, err := d.table.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d.held = d.holdNothing(target.Node())
+	for _, s := range all {
+		d.held.marks.used[s.ID.Mark] = true
+	}
+	if err := d.adoptTable(ctx, state); err != nil {
+		return nil, err
+	}
+	if err := d.route(target.Node()); err != nil {
+		return nil, err
+	}
+	changes := d.changes(target)
+	if err := d.adoptServers(ctx, all, changes); err != nil {
+		return nil, err
+	}
+	refused, err := d.execute(ctx, changes)
+	if err != nil || len(refused) > 0 {
+		return refused, err
+	}
+	if err := d.discard(ctx); err != nil {
+		return nil, err
+	}
+	d.held.found = nil
+	d.held.applied = target
+	return nil, d.refuse(ctx)
+}
+
+func (d *dataplane) holdNothing(n *proxy.Node) *held {
+	return &held{
+		writer:   newWriter(d.cfg, n),
+		ports:    map[proxy.ServicePortName]*port{},
+		claims:   map[kernel.ID][]*front{},
+		fronts:   map[kernel.ID]*front{},
+		shared:   map[place]int{},
+		servers:  map[kernel.ID]*server{},
+		foreign:  map[kernel.ID]bool{},
+		marks:    marks{used: map[uint32]bool{}, route: d.cfg.RouteMark},
+		found:    map[place]content{},
+		draining: map[kernel.ID]bool{},
+	}
+}
+
+// adoptTable makes the table have the chains that it should have, and takes note of its elements. If there is none, what
+// refuses comes last: another proxy may still be serving.
+func (d *dataplane) adoptTable(ctx context.Context, state *nft.State) error {
+	h := d.held
+	if state == nil || !state.Fits {
+		return d.makeTable(ctx, state != nil)
+	}
+	h.found = ledgerOf(state).places
+	h.elements = len(h.found)
+	h.refusing = true
+	for _, c := range h.writer.refusing(true) {
+		h.refusing = h.refusing && c.Is(state)
+	}
+	want := h.writer.fixed(h.refusing)
+	was := slices.DeleteFunc(slices.Clone(want), func(c nft.Chain) bool { return !c.Is(state) })
+	if err := d.rewrite(ctx, was, want); err != nil {
+		return fmt.Errorf("write rules: %w", err)
+	}
+	return nil
+}
+
+func (d *dataplane) makeTable(ctx context.Context, replace bool) error {
+	tx := d.table.NewTransaction()
+	if replace {
+		klog.FromContext(ctx).Info("Replacing a table of another layout", "table", Table)
+		vanish(tx)
+	}
+	declare(tx, d.family)
+	rules := nft.Rewrite(tx, nil, d.held.writer.fixed(false))
+	d.report.bytes += len(tx.String())
+	if err := d.table.Run(ctx, tx); err != nil {
+		return fmt.Errorf("make table %s: %w", Table, err)
+	}
+	d.report.elements += rules
+	return nil
+}
+
+// adoptServers takes note of the virtual servers that are ours: those that the table names, and those that a Service
+// wants, unless they are to be left to others.
+func (d *dataplane) adoptServers(ctx context.Context, all []kernel.Server, changes []change) error {
+	h := d.held
+	wanted := map[kernel.ID]bool{}
+	for _, c := range changes {
+		for _, f := range c.new.fronts {
+			wanted[f.id] = wanted[f.id] || f.serves != nil
+		}
+	}
+	var ours []kernel.ID
+	for _, s := range all {
+		_, owned := h.found[ownPlace(s.ID)]
+		if !owned && (!wanted[s.ID] || d.excluded(s.ID)) {
+			h.foreign[s.ID] = true
+			continue
+		}
+		ours = append(ours, s.ID)
+		x := &server{Server: s, owned: owned, dests: map[netip.AddrPort]dest{}, since: d.now()}
+		delete(h.found, ownPlace(s.ID))
+		if s.ID.Mark == 0 {
+			p := place{frontends, frontendKey(s.ID)}
+			_, x.listed = h.found[p]
+			delete(h.found, p)
+		}
+		h.servers[s.ID] = x
+		h.objects++
+	}
+	loads, err := d.servers.Dests(ctx, ours)
+	if err != nil {
+		return err
+	}
+	for id, list := range loads {
+		s := h.servers[id]
+		h.objects += len(list)
+		for _, l := range list {
+			s.dests[l.Addr] = dest{weight: l.Weight}
+			if l.Weight == 0 {
+				s.dests[l.Addr] = dest{since: d.now()}
+			}
+		}
+	}
+	return d.placeSentinel(ctx)
+}
+
+func (d *dataplane) excluded(id kernel.ID) bool {
+	return slices.ContainsFunc(d.cfg.Exclude, func(p netip.Prefix) bool { return p.Contains(id.Addr.Addr()) })
+}
+
+// placeSentinel makes sure that a virtual server is there which serves nothing: when it is gone, so are all others.
+func (d *dataplane) placeSentinel(ctx context.Context) error {
+	id := sentinelID(d.cfg)
+	want := &spec{scheduler: DefaultScheduler}
+	w := &work{}
+	d.reconcile(w, id, proxy.ServicePortName{}, want)
+	refused, err := d.do(ctx, w)
+	if err == nil && len(refused) > 0 {
+		err = refused[0].Err
+	}
+	return err
+}
+
+// discard removes what was found and nobody wants.
+func (d *dataplane) discard(ctx context.Context) error {
+	h := d.held
+	w := &work{}
+	for p, c := range h.found {
+		to := &w.policy
+		if p.in == ownServers || p.in == ownMarks {
+			to = &w.disown // its virtual server is gone
+		}
+		to.add(edit{place: p, old: &c})
+	}
+	for _, s := range h.servers {
+		if !s.wanted && h.fronts[s.ID] == nil { // otherwise it was seen to
+			d.dismiss(w, s, nil)
+		}
+	}
+	_, err := d.do(ctx, w)
+	return err
+}
+
+// parseMark reads a mark in the words of nft.
+func parseMark(text string) (uint32, bool) {
+	hex, ok := strings.CutPrefix(text, "0x")
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(hex, 16, 32)
+	return uint32(n), err == nil
+}
