@@ -199,18 +199,20 @@ func (d *dataplane) load(ctx context.Context, target *proxy.Snapshot, keep bool)
 	}
 	d.full, d.linger = true, lingering{}
 	cold := !d.served && len(present[nat])+len(present[filter]) == 0
-	next := d.none.first(target)
+	next, between := d.none.first(target), (*tables)(nil)
 	if !cold {
 		next, _ = d.none.next(target)
+		between = next.wary()
 	}
-	p := d.cfg.plan([]*tables{d.none}, nil, next)
-	if marks[markChain] == 0 {
-		p[0].markBase(next.node())
-	}
-	for _, s := range p {
-		d.counts[s.table].Objects = 0
-		for _, name := range slices.Sorted(maps.Keys(present[s.table])) {
-			s.remove(name)
+	p := d.cfg.plan([]*tables{d.none}, between, next)
+	for table := range present {
+		first := p.first(table)
+		d.counts[table].Objects = 0
+		for _, name := range slices.Sorted(maps.Keys(present[table])) {
+			first.remove(name)
+		}
+		if table == nat && marks[markChain] == 0 {
+			first.markBase(next.node())
 		}
 	}
 	if err := d.restore(ctx, p, keep); err != nil {

@@ -140,7 +140,8 @@ func TestAnAddedServiceWritesOnlyItsPath(t *testing.T) {
 }
 
 // TestNoPacketFallsBetweenTables looks at the rules after each commit on the way from one state to
-// another. A frontend that both serve or refuse must be served or refused all the time.
+// another. A frontend that both serve or refuse must be served or refused all the time, whether the change is noticed
+// when it happens, at a restart, or when what the kernel holds is in doubt.
 func TestNoPacketFallsBetweenTables(t *testing.T) {
 	served := exposed("cluster")
 	empty := served
@@ -155,15 +156,22 @@ func TestNoPacketFallsBetweenTables(t *testing.T) {
 		n := f.node()
 		for from, a := range states {
 			for to, b := range states {
-				for _, batch := range []int{0, 1} {
+				for _, how := range []string{"noticed", "in small commits", "restart", "doubt"} {
 					d, k := applied(t, snapshot(n, a))
-					d.batch = batch
+					switch how {
+					case "in small commits":
+						d.batch = 1
+					case "restart":
+						d = newDataplane(d.cfg, k)
+					case "doubt":
+						d.Resync("test")
+					}
 					tr := k.tracer(t, n)
 					k.each = func() {
 						for _, who := range []string{"pod", "node", "outside"} {
 							for what := range frontends {
 								if got := tr.trace(f.from(who, f.frontend(what))); got["pass"] > 0 {
-									t.Errorf("%s to %s, batch %d, %s to %s: %v", from, to, batch, who, what, got)
+									t.Errorf("%s to %s, %s, %s to %s: %v", from, to, how, who, what, got)
 								}
 							}
 						}

@@ -90,6 +90,25 @@ func (t *tables) first(snap *proxy.Snapshot) *tables {
 	return first
 }
 
+// wary is t, to be in filter while nat may hold anything and becomes t: it refuses every frontend that is not
+// translated. ClusterIPs are refused then anyway.
+func (t *tables) wary() *tables {
+	wary := &tables{snap: t.snap, trees: t.trees}
+	r := rendererOf(t.snap)
+	for _, c := range changes(nil, t.snap) {
+		for _, f := range r.frontends(c.New) {
+			about := comment(c.New.Name.String() + " " + f.Kind.String())
+			if f.Kind == proxy.ClusterIP || r.refusal(c.New, f, about) != "" {
+				continue
+			}
+			_, in := indexesOf(f.Kind)
+			frontend := key(in, f.Addr.Addr(), c.New.Name.Protocol, f.Addr.Port())
+			wary.trees[in] = wary.trees[in].with(frontend, rules{text: about + " -j DROP"})
+		}
+	}
+	return wary
+}
+
 // rendererOf is nil for a snapshot that has nothing to render.
 func rendererOf(snap *proxy.Snapshot) *renderer {
 	if snap == nil {
@@ -128,6 +147,11 @@ func nameOf(c proxy.Change) proxy.ServicePortName {
 
 // plan is what takes the kernel to a state of tables: what happens to them, in order.
 type plan []*section
+
+// first is the first thing that happens to a table.
+func (p plan) first(table string) *section {
+	return p[slices.IndexFunc(p, func(s *section) bool { return s.table == table })]
+}
 
 // plan takes the kernel from any of several states to another. Each of our chains is now as one of them
 // says; the first is the one that was last seen complete. Between may be nil.
