@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -67,4 +69,42 @@ func TestOtherBackendIsLeftOnceServed(t *testing.T) {
 	if calls != 2 {
 		t.Errorf("left %d times, want a failure and a success", calls)
 	}
+}
+
+// TestKernelWithoutNFTables has programs of backend nft that say what they say where the kernel has no nf_tables.
+func TestKernelWithoutNFTables(t *testing.T) {
+	programs := t.TempDir()
+	for _, f := range []string{"iptables", "ip6tables"} {
+		for _, suffix := range []string{"", "-save", "-restore"} {
+			const script = "#!/bin/sh\ncase \"$*\" in *--version*) echo 'iptables v1.8.9 (nf_tables)'; exit 0;; esac\n" +
+				"echo \"$0 v1.8.9 (nf_tables): Could not fetch rule set generation id: Invalid argument\" >&2\nexit 4\n"
+			if err := os.WriteFile(filepath.Join(programs, f+"-nft"+suffix), []byte(script), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Setenv("PATH", programs+string(os.PathListSeparator)+os.Getenv("PATH"))
+	inNamespace(t, func() {
+		m := NewMode(Config{})
+		for _, f := range proxy.Families {
+			if err := m.Supported(t.Context(), f); err != nil {
+				t.Fatalf("%v: %v", f, err)
+			}
+			made, err := m.New(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := made.(*dataplane)
+			mustApply(t, d, snapshot(family(f).node(), numbered(1, remotePod)))
+			if d.leave != nil {
+				t.Errorf("%v: the other backend is still to be left", f)
+			}
+		}
+		if err := m.Cleanup(t.Context()); err != nil {
+			t.Errorf("clean up: %v", err)
+		}
+		if err := m.Cleanup(t.Context()); err != nil {
+			t.Errorf("clean up where nothing is left: %v", err)
+		}
+	})
 }

@@ -28,7 +28,7 @@ const (
 	firewallChain    = xtables.DefaultPrefix + "FIREWALL"
 
 	// Other programs jump here to have a packet masqueraded, so the name is not ours to choose.
-	markChain = "KUBE-MARK-MASQ"
+	markChain = xtables.SharedChain
 )
 
 // The chains of ServicePorts, each followed by a hash. A name stands for one task: where a large change

@@ -40,18 +40,26 @@ func Detect(ctx context.Context, family proxy.Family) (Backend, error) {
 
 // detectByContents gives "" if the tables do not tell.
 func detectByContents(ctx context.Context, family proxy.Family, present []tools) (Backend, error) {
+	var able []tools
 	for _, t := range present {
 		hinted, err := t.hinted(ctx, family)
+		if NoKernel(err) {
+			continue
+		}
 		if err != nil {
 			return "", err
 		}
 		if hinted {
 			return t.backend, nil
 		}
+		able = append(able, t)
+	}
+	if len(able) == 1 {
+		return able[0].backend, nil
 	}
 	var best Backend
 	most := 0
-	for _, t := range present {
+	for _, t := range able {
 		n, err := t.serviceRules(ctx, family)
 		if err != nil {
 			return "", err

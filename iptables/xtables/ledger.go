@@ -61,6 +61,8 @@ func (l *ledger) recordLine(c contents, line string) {
 	}
 	if strings.HasPrefix(o.name, l.prefix) {
 		c.recordOwn(o)
+	} else if o.name == SharedChain {
+		c.shared[o.name] = o.verb != destroy
 	} else if target := targetOf(line); strings.HasPrefix(target, l.prefix) {
 		c.recordJump(o, jump{o.name, target})
 	}
@@ -133,6 +135,11 @@ func (c contents) difference(table string, actual contents) string {
 			return fmt.Sprintf("chain %s of table %s appeared", name, table)
 		}
 	}
+	for name, had := range c.shared {
+		if had && !actual.shared[name] {
+			return fmt.Sprintf("chain %s of table %s is gone", name, table)
+		}
+	}
 	for chain := range actual.overtaken {
 		return fmt.Sprintf("a jump of kube-proxy's stands before ours in chain %s of table %s", chain, table)
 	}
@@ -145,5 +152,5 @@ func (c contents) difference(table string, actual contents) string {
 }
 
 func (c contents) clone() contents {
-	return contents{chains: maps.Clone(c.chains), jumps: maps.Clone(c.jumps)}
+	return contents{chains: maps.Clone(c.chains), jumps: maps.Clone(c.jumps), shared: maps.Clone(c.shared)}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"strings"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -37,9 +36,8 @@ func nativeContents(ctx context.Context, family proxy.Family, table, prefix stri
 	err := undisturbed(ctx, func() error {
 		found = newContents()
 		err := dump(ctx, family, unix.NFT_MSG_GETCHAIN, nil, func(m nfwatch.Message) {
-			name := m.Text(unix.NFTA_CHAIN_NAME)
-			if m.Text(unix.NFTA_CHAIN_TABLE) == table && strings.HasPrefix(name, prefix) {
-				found.chains[name] += 0
+			if m.Text(unix.NFTA_CHAIN_TABLE) == table {
+				found.addChain(m.Text(unix.NFTA_CHAIN_NAME), prefix)
 			}
 		})
 		if err != nil {

@@ -40,7 +40,8 @@ func handleOf(m nfwatch.Message) uint64 {
 	return 0
 }
 
-// part is what somebody may not touch: chains of a prefix, and jumps to them, in some tables of a family.
+// part is what somebody may not touch: chains of a prefix, and jumps to them, in some tables of a family. The shared
+// chain may be changed there, but not deleted.
 type part struct {
 	family proxy.Family
 	tables []string
@@ -59,7 +60,8 @@ func (p part) touched(m nfwatch.Message) string {
 		}
 	case unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN:
 		table, chain := m.Text(unix.NFTA_CHAIN_TABLE), m.Text(unix.NFTA_CHAIN_NAME)
-		if p.has(table) && strings.HasPrefix(chain, p.prefix) {
+		gone := m.Kind == unix.NFT_MSG_DELCHAIN && chain == SharedChain
+		if p.has(table) && (gone || strings.HasPrefix(chain, p.prefix)) {
 			return fmt.Sprintf("%s chain %s of table %s", verbOf(m.Kind), chain, table)
 		}
 	case unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE:

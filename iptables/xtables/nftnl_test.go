@@ -51,6 +51,8 @@ func TestTouched(t *testing.T) {
 		{"other table", nftMessage(t, unix.NFT_MSG_DELRULE, unix.NFPROTO_IPV4, text(table, "raw"), text(chain, "SLUICE-A")), ""},
 		{"our chain", nftMessage(t, unix.NFT_MSG_DELCHAIN, unix.NFPROTO_IPV4, text(unix.NFTA_CHAIN_TABLE, "nat"), text(unix.NFTA_CHAIN_NAME, "SLUICE-A")), "deleted chain SLUICE-A of table nat"},
 		{"other's chain", nftMessage(t, unix.NFT_MSG_DELCHAIN, unix.NFPROTO_IPV4, text(unix.NFTA_CHAIN_TABLE, "nat"), text(unix.NFTA_CHAIN_NAME, "KUBE-A")), ""},
+		{"shared chain", nftMessage(t, unix.NFT_MSG_DELCHAIN, unix.NFPROTO_IPV4, text(unix.NFTA_CHAIN_TABLE, "nat"), text(unix.NFTA_CHAIN_NAME, "KUBE-MARK-MASQ")), "deleted chain KUBE-MARK-MASQ of table nat"},
+		{"shared chain, written", nftMessage(t, unix.NFT_MSG_NEWCHAIN, unix.NFPROTO_IPV4, text(unix.NFTA_CHAIN_TABLE, "nat"), text(unix.NFTA_CHAIN_NAME, "KUBE-MARK-MASQ")), ""},
 		{"our table", nftMessage(t, unix.NFT_MSG_DELTABLE, unix.NFPROTO_IPV4, text(unix.NFTA_TABLE_NAME, "nat")), "deleted table nat"},
 		{"other's table", nftMessage(t, unix.NFT_MSG_DELTABLE, unix.NFPROTO_IPV4, text(unix.NFTA_TABLE_NAME, "sluice")), ""},
 	}

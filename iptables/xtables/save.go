@@ -9,10 +9,14 @@ import (
 	"strings"
 )
 
+// SharedChain is a chain that other programs jump to as well. Whoever finds that it is missing makes it.
+const SharedChain = "KUBE-MARK-MASQ"
+
 // contents are the parts of a table that matter to whoever owns the chains of one prefix.
 type contents struct {
 	chains map[string]int // rules by name of our chain
 	jumps  map[jump]int   // rules of other chains that lead to ours
+	shared map[string]bool
 
 	// overtaken are the other chains in which a jump of kube-proxy's stands before one to ours.
 	overtaken map[string]bool
@@ -23,7 +27,7 @@ type contents struct {
 type jump struct{ chain, target string }
 
 func newContents() contents {
-	return contents{chains: map[string]int{}, jumps: map[jump]int{}, overtaken: map[string]bool{}, kube: map[string]bool{}}
+	return contents{chains: map[string]int{}, jumps: map[jump]int{}, shared: map[string]bool{}, overtaken: map[string]bool{}, kube: map[string]bool{}}
 }
 
 // incompatible is how iptables-nft-save says that it cannot show a table. It exits with 0.
@@ -48,14 +52,22 @@ func parseSave(r io.Reader, prefix string) (contents, error) {
 			}
 		case strings.HasPrefix(line, ":"):
 			name, _, _ := strings.Cut(line[1:], " ")
-			if strings.HasPrefix(name, prefix) {
-				found.chains[name] += 0
-			}
+			found.addChain(name, prefix)
 		case strings.HasPrefix(line, "-A "):
 			found.addRule(line[3:], prefix)
 		}
 	}
 	return found, lines.Err()
+}
+
+// addChain takes note of a chain that is ours or shared.
+func (c contents) addChain(name, prefix string) {
+	if strings.HasPrefix(name, prefix) {
+		c.chains[name] += 0
+	}
+	if name == SharedChain {
+		c.shared[name] = true
+	}
 }
 
 // addRule counts a rule, given as the chain and its arguments.

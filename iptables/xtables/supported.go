@@ -18,7 +18,8 @@ type feature struct {
 	name, table, rule string
 }
 
-// features lists them; ADDRESS stands for one of the family.
+// features lists them; ADDRESS stands for one of the family. What only some Services need is not among them, such as the
+// match recent of affinity: without it these are set aside.
 var features = []feature{
 	{"match comment", "nat", "-m comment --comment probe -j RETURN"},
 	{"match tcp", "nat", "-p tcp -m tcp --dport 80:81 -j RETURN"},
@@ -26,7 +27,6 @@ var features = []feature{
 	{"match addrtype", "nat", "-m addrtype --dst-type LOCAL -j RETURN"},
 	{"match addrtype in table filter", "filter", "-m addrtype ! --dst-type LOCAL -j RETURN"},
 	{"match statistic", "nat", "-m statistic --mode random --probability 0.5000000000 -j RETURN"},
-	{"match recent", "nat", "-m recent --rcheck --seconds 10800 --reap --name SLUICE-PROBE -j RETURN"},
 	{"match mark", "nat", "-m mark ! --mark 0x4000/0x4000 -j RETURN"},
 	{"match conntrack", "filter", "-m conntrack --ctstate NEW -j RETURN"},
 	{"match comment in table filter", "filter", "-m comment --comment probe -j RETURN"},

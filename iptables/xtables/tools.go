@@ -65,6 +65,12 @@ func backendOf(version string) Backend {
 	return Legacy
 }
 
+// NoKernel tells whether an error of the programs of backend nft says that the kernel has no nf_tables: what asks them
+// then fails before it reads or changes anything.
+func NoKernel(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "Could not fetch rule set generation id: Invalid argument")
+}
+
 func lookPaths(name string) (t tools, err error) {
 	for _, p := range []struct {
 		path *string

@@ -71,7 +71,7 @@ func (g guarded) apply(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	mustRestore(t, g, "*nat", ":SLUICE-SERVICES - [0:0]", ":SLUICE-SVC-1 - [0:0]",
+	mustRestore(t, g, "*nat", ":KUBE-MARK-MASQ - [0:0]", ":SLUICE-SERVICES - [0:0]", ":SLUICE-SVC-1 - [0:0]",
 		"-A SLUICE-SERVICES -p tcp -j SLUICE-SVC-1", "-A SLUICE-SERVICES -p udp -j RETURN", "-A SLUICE-SVC-1 -j RETURN", "COMMIT",
 		"*filter", ":SLUICE-FORWARD - [0:0]", "-A SLUICE-FORWARD -j RETURN", "COMMIT")
 	mustEnsure(t, g, guardedJumps)
@@ -126,6 +126,8 @@ func TestWatchNoticesHarm(t *testing.T) {
 		{"deletion of a chain", func(t *testing.T, g guarded) {
 			g.foreignRestore(t, "*nat\n-D SLUICE-SERVICES 1\n-F SLUICE-SVC-1\n-X SLUICE-SVC-1\nCOMMIT\n")
 		}, "table nat", "chain SLUICE-S"},
+		{"deletion of the shared chain", func(t *testing.T, g guarded) { g.as(t, "-t", "nat", "-X", "KUBE-MARK-MASQ") },
+			"deleted chain KUBE-MARK-MASQ of table nat", "chain KUBE-MARK-MASQ of table nat is gone"},
 		{"a table restored without ours", func(t *testing.T, g guarded) {
 			g.foreignRestore(t, "*nat\n-F\n-X\nCOMMIT\n")
 		}, "table nat", "table nat"},
