@@ -103,10 +103,10 @@ func (m mode) cleanup(ctx context.Context, family proxy.Family, concerns func(xt
 		}
 		ipt, err := m.open(family, backend)
 		if err != nil {
-			// A backend without tools has no rules of ours.
+			// A backend without tools has no rules of ours, nor has one that the kernel knows nothing of.
 			continue
 		}
-		if err := cleanup(ctx, ipt); err != nil {
+		if err := cleanup(ctx, ipt); err != nil && !xtables.NoKernel(err) {
 			errs = append(errs, fmt.Errorf("clean up %v, backend %s: %w", family, backend, err))
 		}
 	}
