@@ -30,12 +30,13 @@ const (
 // The steps need each other: what is installed first is used after.
 func TestCluster(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newWorld(t, fresh)
 	for _, step := range []struct {
 		name string
 		do   func(*testing.T, *world)
 	}{
 		{"ObjectsAreAcceptedToTheLetter", objectsAreAccepted},
+		{"OverlayTakesThePlaceOfKubeadmsKubeProxy", kubeadmOverlayIsInForce},
 		{"NothingStartsUnconfigured", nothingStartsUnconfigured},
 		{"ClusterIPThatNobodyServesIsAClearError", clusterIPIsAClearError},
 		{"RealAddressServesAnEmptyKernel", realAddressServes},
@@ -49,28 +50,36 @@ func TestCluster(t *testing.T) {
 }
 
 func objectsAreAccepted(t *testing.T, w *world) {
-	strange := object(t, documents(t, "daemonset.yaml")[0])
+	strange := named(t, kustomized(t, fresh), "DaemonSet", "sluice")
 	if err := unstructured.SetNestedField(strange.Object, true, "spec", "template", "spec", "hostNetwrok"); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.create(t.Context(), strange, metav1.DryRunAll); err == nil || !strings.Contains(err.Error(), "hostNetwrok") {
 		t.Fatalf("an unknown field is accepted: %v", err)
 	}
-	for _, file := range append(slices.Clone(installed), cleanup) {
-		for _, document := range documents(t, file) {
-			o := object(t, document)
-			if err := w.create(t.Context(), o, metav1.DryRunAll); err != nil {
-				t.Errorf("%s: %v", file, err)
-			}
-			if o.GetKind() != "DaemonSet" {
-				continue
-			}
-			if err := w.create(t.Context(), podOf(t, o), metav1.DryRunAll); err != nil {
-				t.Errorf("pod of %s: %v", file, err)
-			}
+	w.wantAccepted(t, cleanup, cleanupObjects(t))
+	for _, overlay := range overlays(t) {
+		w.wantAccepted(t, overlay, kustomized(t, overlay))
+	}
+	w.wantAccepted(t, "the chart", charted(t, facts))
+	w.wantAccepted(t, "the chart", charted(t, allValues))
+	w.install(t)
+}
+
+// wantAccepted checks that the API server would create objects, and the pods that follow from them.
+func (w *world) wantAccepted(t *testing.T, from string, all []*unstructured.Unstructured) {
+	t.Helper()
+	for _, o := range all {
+		if err := w.create(t.Context(), o, metav1.DryRunAll); err != nil {
+			t.Errorf("%s: %v", from, err)
+		}
+		if o.GetKind() != "DaemonSet" {
+			continue
+		}
+		if err := w.create(t.Context(), podOf(t, o), metav1.DryRunAll); err != nil {
+			t.Errorf("pod of %s: %v", from, err)
 		}
 	}
-	w.install(t)
 }
 
 // podOf is what the controller makes of a DaemonSet.
@@ -89,7 +98,7 @@ func podOf(t *testing.T, daemonSet *unstructured.Unstructured) *unstructured.Uns
 }
 
 func nothingStartsUnconfigured(t *testing.T, w *world) {
-	w.init().start(t, w.Node).succeeds(t)
+	w.init(t).start(t, w.Node).succeeds(t)
 	c := w.main(t, w.server())
 	c.env["CLUSTER_CIDR"] = w.config.Data["cluster-cidr"]
 	if text := c.start(t, w.Node).fails(t); !strings.Contains(text, "--cluster-cidr") {
@@ -122,8 +131,8 @@ func clusterIPIsAClearError(t *testing.T, w *world) {
 			t.Errorf("the error does not speak of %q:\n%s", part, text)
 		}
 	}
-	if out, err := w.Node.Run("iptables-nft-save"); err != nil || strings.Contains(out, "SLUICE-") {
-		t.Errorf("rules of a proxy that did not start (%v):\n%s", err, out)
+	if rules := w.rules(t); hasRulesOfSluice(rules) {
+		t.Errorf("rules of a proxy that did not start:\n%s", rules)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/sluice-proxy/sluice/e2e/process"
 	"github.com/sluice-proxy/sluice/e2e/suite"
@@ -41,7 +42,7 @@ exec "$@"`
 // container runs, as far as its program can tell, as kubelet would run it.
 type container struct {
 	spec    corev1.Container
-	program string            // empty is Sluice
+	program string            // in place of the image's; empty is Sluice
 	env     map[string]string // what kubelet resolves the variables of spec to, and more variables
 	args    []string          // after those of spec
 	dir     string            // where the ConfigMap is mounted
@@ -61,7 +62,7 @@ func (c container) command(t *testing.T) []string {
 		pairs = append(pairs, "$("+name+")", value)
 	}
 	for _, m := range c.spec.VolumeMounts {
-		if m.Name == "config" {
+		if c.dir != "" && (m.Name == "config" || m.Name == "kube-proxy") {
 			pairs = append(pairs, m.MountPath, c.dir)
 		}
 	}
@@ -71,13 +72,17 @@ func (c container) command(t *testing.T) []string {
 		command = append(command, name+"="+value)
 	}
 	command = append(command, cmp.Or(c.program, sluiceBinary))
-	for _, arg := range append(slices.Clone(c.spec.Args), c.args...) {
+	said := slices.Clone(c.spec.Args)
+	if len(c.spec.Command) > 0 {
+		said = append(slices.Clone(c.spec.Command[1:]), said...)
+	}
+	for _, arg := range append(said, c.args...) {
 		command = append(command, expand.Replace(arg))
 	}
 	if i := slices.IndexFunc(command, func(arg string) bool { return strings.Contains(arg, "$(") }); i >= 0 {
 		t.Fatalf("nothing says what %q of container %s stands for", command[i], c.spec.Name)
 	}
-	if c.spec.SecurityContext.Privileged == nil && *c.spec.SecurityContext.ReadOnlyRootFilesystem {
+	if !ptr.Deref(c.spec.SecurityContext.Privileged, false) && *c.spec.SecurityContext.ReadOnlyRootFilesystem {
 		command = append([]string{"unshare", "--mount", "--propagation", "private", "sh", "-c", confine, "sh", t.TempDir()}, c.confined(t, command)...)
 	}
 	return command

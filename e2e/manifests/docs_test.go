@@ -207,15 +207,14 @@ func TestDocumentedFlagsExist(t *testing.T) {
 	}
 }
 
-func TestDocumentedAlertsHaveAnAnswer(t *testing.T) {
-	text := section(t, "## Alerts")
-	alerts := regexp.MustCompile(`(?m)^  - alert: (\w+)$`).FindAllStringSubmatch(text, -1)
-	if len(alerts) == 0 {
-		t.Fatal("no alerts found")
+func TestDocumentedAlertsExist(t *testing.T) {
+	var known []string
+	for _, a := range alerts(t) {
+		known = append(known, a.Alert)
 	}
-	for _, alert := range alerts {
-		if !strings.Contains(text, "\n| `"+alert[1]+"` |") {
-			t.Errorf("docs/operate.md does not say what to do about %s", alert[1])
+	for _, match := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\|").FindAllStringSubmatch(section(t, "## Alerts"), -1) {
+		if !slices.Contains(known, match[1]) {
+			t.Errorf("there is no alert %s", match[1])
 		}
 	}
 }

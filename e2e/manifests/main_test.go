@@ -1,21 +1,30 @@
 package manifests
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/sluice-proxy/sluice/e2e/suite"
 )
 
+// What TestMain builds.
 var (
-	sluiceBinary string // built by TestMain
-	root         = filepath.Join("..", "..")
+	sluiceBinary string
+	judges       string // see e2e/judges
 )
 
+var root = filepath.Join("..", "..")
+
 func TestMain(m *testing.M) {
-	os.Exit(suite.Main(m, []string{suite.APIServer, suite.KubeProxy}, func(_, sluice string) error {
-		sluiceBinary = sluice
+	os.Exit(suite.Main(m, []string{suite.APIServer, suite.KubeProxy}, func(dir, sluice string) error {
+		sluiceBinary, judges = sluice, filepath.Join(dir, "judges")
+		out, err := exec.Command("go", "-C", filepath.Join(root, "e2e", "judges"), "build", "-o", judges, ".").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("build judges: %w\n%s", err, out)
+		}
 		return nil
 	}))
 }

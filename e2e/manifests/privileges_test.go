@@ -26,22 +26,42 @@ const (
 
 var virtualIP = netip.MustParseAddr("10.96.0.80")
 
-// needs are the capabilities that each backend cannot do without.
-var needs = map[string][]corev1.Capability{
-	"nft":    {"NET_ADMIN"},
-	"legacy": {"NET_ADMIN", "NET_RAW"},
+// way is a way to run Sluice, and the capabilities that its main container cannot do without.
+type way struct {
+	mode, backend string
+	needs         []corev1.Capability
+}
+
+var ways = []way{
+	{"iptables", "nft", []corev1.Capability{"NET_ADMIN"}},
+	{"iptables", "legacy", []corev1.Capability{"NET_ADMIN", "NET_RAW"}},
+	{"nftables", "nft", []corev1.Capability{"NET_ADMIN"}},
+}
+
+func (w way) String() string { return w.mode + "-" + w.backend }
+
+// capabilitiesOf are what a mode needs, whatever the backend.
+func capabilitiesOf(mode string) []corev1.Capability {
+	var all []corev1.Capability
+	for _, w := range ways {
+		if w.mode == mode {
+			all = append(all, w.needs...)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // node is a machine on which the containers of the DaemonSet run, with Services from a directory instead of a cluster.
 type node struct {
 	*lab.Lab
 	shipped
-	backend string
-	dir     string // of the manifests
+	way
+	dir string // of the manifests
 }
 
-func newNode(t *testing.T, backend string) *node {
-	n := &node{Lab: lab.Start(t, lab.Config{}), shipped: loadShipped(t), backend: backend, dir: t.TempDir()}
+func newNode(t *testing.T, w way) *node {
+	n := &node{Lab: lab.Start(t, lab.Config{}), shipped: loadShipped(t, "overlays/"+w.mode), way: w, dir: t.TempDir()}
 	for _, pod := range n.Pods {
 		for _, p := range []proxy.Protocol{proxy.TCP, proxy.UDP} {
 			if err := pod.Serve(p, targetPort); err != nil {
@@ -54,26 +74,27 @@ func newNode(t *testing.T, backend string) *node {
 
 // init is the init container. Only the initial network namespace may change the size of the connection table, so the
 // test cannot.
-func (n *node) init() container {
-	return n.container(n.daemonSet.Spec.Template.Spec.InitContainers[0], "--conntrack-max-per-core=0")
+func (n *node) init(t *testing.T) container {
+	t.Helper()
+	return n.container(t, n.daemonSet.Spec.Template.Spec.InitContainers[0], "--conntrack-max-per-core=0")
 }
 
 // main is the main container, with Services from files.
-func (n *node) main() container {
+func (n *node) main(t *testing.T) container {
+	t.Helper()
 	spec := n.daemonSet.Spec.Template.Spec.Containers[0].DeepCopy()
 	spec.Args = slices.DeleteFunc(spec.Args, func(arg string) bool { return strings.HasPrefix(arg, "--kubeconfig=") })
-	return n.container(*spec, "--manifest-dir="+n.dir, "--iptables-min-sync-period=100ms")
+	return n.container(t, *spec, "--manifest-dir="+n.dir, "--iptables-min-sync-period=100ms")
 }
 
-func (n *node) container(spec corev1.Container, args ...string) container {
-	return container{
-		spec: spec,
-		env: map[string]string{
-			"NODE_NAME":    nodeName,
-			"CLUSTER_CIDR": fmt.Sprintf("%v,%v", lab.ClusterCIDR, lab.PrefixIn(proxy.IPv6, lab.ClusterCIDR)),
-		},
-		args: append(args, "--iptables-backend="+n.backend),
+func (n *node) container(t *testing.T, spec corev1.Container, args ...string) container {
+	t.Helper()
+	env := n.env(t, spec)
+	env["CLUSTER_CIDR"] = fmt.Sprintf("%v,%v", lab.ClusterCIDR, lab.PrefixIn(proxy.IPv6, lab.ClusterCIDR))
+	if n.mode == "iptables" {
+		args = append(args, "--iptables-backend="+n.backend)
 	}
+	return container{spec: spec, env: env, args: args}
 }
 
 // publish writes a Service in front of a pod.
@@ -134,18 +155,28 @@ func (n *node) wantAnswer(t *testing.T, from *lab.Host, p lab.Probe, pod *lab.Ho
 	})
 }
 
+// flush does what a careless firewall does.
 func (n *node) flush(t *testing.T) {
 	t.Helper()
-	for _, tool := range []string{"iptables-", "ip6tables-"} {
-		if _, err := n.Node.Run(tool+n.backend, "-t", "nat", "-F"); err != nil {
+	commands := [][]string{{"nft", "flush", "ruleset"}}
+	if n.backend == "legacy" {
+		commands = [][]string{{"iptables-legacy", "-t", "nat", "-F"}, {"ip6tables-legacy", "-t", "nat", "-F"}}
+	}
+	for _, command := range commands {
+		if _, err := n.Node.Run(command[0], command[1:]...); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
+// rules are those where Sluice writes.
 func (n *node) rules(t *testing.T) string {
 	t.Helper()
-	out, err := n.Node.Run("iptables-" + n.backend + "-save")
+	command := []string{"nft", "list", "ruleset"}
+	if n.backend == "legacy" {
+		command = []string{"iptables-legacy-save"}
+	}
+	out, err := n.Node.Run(command[0], command[1:]...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,17 +184,17 @@ func (n *node) rules(t *testing.T) string {
 }
 
 func TestDaemonSetServesWithThePrivilegesThatItGives(t *testing.T) {
-	for backend := range needs {
-		t.Run(backend, func(t *testing.T) {
+	for _, w := range ways {
+		t.Run(w.String(), func(t *testing.T) {
 			t.Parallel()
-			n := newNode(t, backend)
+			n := newNode(t, w)
 			n.publish(t, n.Pods[1])
 
-			n.init().start(t, n.Node).succeeds(t)
-			if rules := n.rules(t); strings.Contains(rules, "SLUICE-") {
+			n.init(t).start(t, n.Node).succeeds(t)
+			if rules := n.rules(t); hasRulesOfSluice(rules) {
 				t.Errorf("the init container left rules:\n%s", rules)
 			}
-			sluice := n.main().start(t, n.Node)
+			sluice := n.main(t).start(t, n.Node)
 			sluice.awaitReady(t)
 			n.wantServed(t, n.Pods[1])
 			n.publish(t, n.Pods[2])
@@ -179,40 +210,50 @@ func TestDaemonSetServesWithThePrivilegesThatItGives(t *testing.T) {
 }
 
 func TestEveryCapabilityIsNeeded(t *testing.T) {
-	given := loadShipped(t).daemonSet.Spec.Template.Spec.Containers[0].SecurityContext.Capabilities.Add
-	var needed []corev1.Capability
-	for _, list := range needs {
-		needed = append(needed, list...)
-	}
-	slices.Sort(needed)
-	if diff := cmp.Diff(slices.Compact(needed), given); diff != "" {
-		t.Errorf("capabilities (-needed +given):\n%s", diff)
-	}
-	for backend, capabilities := range needs {
-		t.Run(backend, func(t *testing.T) {
+	for _, w := range ways {
+		t.Run(w.String(), func(t *testing.T) {
 			t.Parallel()
-			n := newNode(t, backend)
+			n := newNode(t, w)
 			n.publish(t, n.Pods[1])
-			n.init().start(t, n.Node).succeeds(t)
-			c := n.main()
-			for i, missing := range capabilities {
-				c.spec.SecurityContext.Capabilities.Add = slices.Delete(slices.Clone(capabilities), i, i+1)
-				if text := c.start(t, n.Node).fails(t); !strings.Contains(text, "iptables") {
+			n.init(t).start(t, n.Node).succeeds(t)
+			c := n.main(t)
+			if diff := cmp.Diff(capabilitiesOf(w.mode), c.spec.SecurityContext.Capabilities.Add); diff != "" {
+				t.Errorf("capabilities (-needed +given):\n%s", diff)
+			}
+			for i, missing := range w.needs {
+				c.spec.SecurityContext.Capabilities.Add = slices.Delete(slices.Clone(w.needs), i, i+1)
+				if text := c.start(t, n.Node).fails(t); !strings.Contains(text, "mode "+w.mode+" cannot work on this node") {
 					t.Errorf("without %s sluice says:\n%s", missing, text)
 				}
 			}
-			c.spec.SecurityContext.Capabilities.Add = capabilities
+			c.spec.SecurityContext.Capabilities.Add = w.needs
 			c.start(t, n.Node).awaitReady(t)
 			n.wantServed(t, n.Pods[1])
 		})
 	}
 }
 
+// Where the mode is not named, every mode must be possible.
+func TestChoosingNeedsWhatEachModeNeeds(t *testing.T) {
+	var needed []corev1.Capability
+	for _, w := range ways {
+		needed = append(needed, w.needs...)
+	}
+	slices.Sort(needed)
+	needed = slices.Compact(needed)
+	for _, overlay := range []string{fresh, kubeadm} {
+		given := mainContainer(t, kustomized(t, overlay)).SecurityContext.Capabilities.Add
+		if diff := cmp.Diff(needed, given); diff != "" {
+			t.Errorf("capabilities of %s (-needed +given):\n%s", overlay, diff)
+		}
+	}
+}
+
 // The main container says which kernel parameter the init container should have set.
 func TestMainContainerNeedsTheInitContainer(t *testing.T) {
 	t.Parallel()
-	n := newNode(t, "nft")
-	text := n.main().start(t, n.Node).fails(t)
+	n := newNode(t, ways[0])
+	text := n.main(t).start(t, n.Node).fails(t)
 	if !strings.Contains(text, "route_localnet from 0 to 1") {
 		t.Errorf("sluice says:\n%s", text)
 	}
@@ -221,31 +262,31 @@ func TestMainContainerNeedsTheInitContainer(t *testing.T) {
 // A parameter that somebody changed since the init container ran does not keep the main container from starting again.
 func TestMainContainerStartsAfterOthersTunedTheKernel(t *testing.T) {
 	t.Parallel()
-	n := newNode(t, "nft")
+	n := newNode(t, ways[0])
 	n.publish(t, n.Pods[1])
-	n.init().start(t, n.Node).succeeds(t)
+	n.init(t).start(t, n.Node).succeeds(t)
 	if err := n.Node.Sysctl(map[string]string{"net/netfilter/nf_conntrack_tcp_timeout_established": "600"}); err != nil {
 		t.Fatal(err)
 	}
-	n.main().start(t, n.Node).awaitReady(t)
+	n.main(t).start(t, n.Node).awaitReady(t)
 	n.wantServed(t, n.Pods[1])
 }
 
 func TestCleanupRemovesEverythingWithThePrivilegesThatItHas(t *testing.T) {
-	for backend := range needs {
-		t.Run(backend, func(t *testing.T) {
+	for _, w := range ways {
+		t.Run(w.String(), func(t *testing.T) {
 			t.Parallel()
-			n := newNode(t, backend)
+			n := newNode(t, w)
 			n.publish(t, n.Pods[1])
-			n.init().start(t, n.Node).succeeds(t)
-			sluice := n.main().start(t, n.Node)
+			n.init(t).start(t, n.Node).succeeds(t)
+			sluice := n.main(t).start(t, n.Node)
 			sluice.awaitReady(t)
 			sluice.Kill()
-			if !strings.Contains(n.rules(t), "SLUICE-") {
+			if !hasRulesOfSluice(n.rules(t)) {
 				t.Fatal("no rules to clean up")
 			}
 			n.cleanup().start(t, n.Node).succeeds(t)
-			if rules := n.rules(t); strings.Contains(rules, "SLUICE-") {
+			if rules := n.rules(t); hasRulesOfSluice(rules) {
 				t.Errorf("clean-up left:\n%s", rules)
 			}
 		})

@@ -23,8 +23,15 @@ const settled = 200
 
 // A node goes from kube-proxy to Sluice and back, in the steps of docs/operate.md, and no connection is lost.
 func TestNodeGoesFromKubeProxyToSluiceAndBack(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
+	for _, mode := range []string{"iptables", "nftables"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			goAndComeBack(t, newWorld(t, "overlays/"+mode))
+		})
+	}
+}
+
+func goAndComeBack(t *testing.T, w *world) {
 	w.install(t)
 	kubeProxy := w.kubeProxy(t)
 
@@ -35,13 +42,13 @@ func TestNodeGoesFromKubeProxyToSluiceAndBack(t *testing.T) {
 
 	old.Kill() // it does not end by itself after SIGTERM
 	traffic.pass()
-	w.init().start(t, w.Node).succeeds(t)
+	w.init(t).start(t, w.Node).succeeds(t)
 	sluice := w.main(t, w.server()).start(t, w.Node)
 	sluice.awaitReady(t)
 	traffic.leadsTo(w.Pods[2])
 	kubeProxy.with("--cleanup").start(t, w.Node).succeeds(t)
 	traffic.pass()
-	if rules := w.rules(t); strings.Contains(rules, "KUBE-SVC") || !strings.Contains(rules, "SLUICE-") {
+	if rules := w.rules(t); strings.Contains(rules, "KUBE-SVC") || !hasRulesOfSluice(rules) {
 		t.Errorf("after the clean-up of kube-proxy:\n%s", rules)
 	}
 	traffic.leadsTo(w.Pods[1])
@@ -49,13 +56,13 @@ func TestNodeGoesFromKubeProxyToSluiceAndBack(t *testing.T) {
 	sluice.stop(t)
 	kubeProxy.start(t, w.Node)
 	eventually(t, "kube-proxy has written rules", func() error { // it calls itself healthy before that
-		if rules := w.rules(t); !strings.Contains(rules, "-j KUBE-SVC") {
+		if rules := w.rules(t); !strings.Contains(rules, "jump KUBE-SVC") {
 			return fmt.Errorf("no Service in:\n%s", rules)
 		}
 		return nil
 	})
 	w.cleanup().start(t, w.Node).succeeds(t)
-	if rules := w.rules(t); !strings.Contains(rules, "KUBE-SVC") || strings.Contains(rules, "SLUICE-") {
+	if rules := w.rules(t); !strings.Contains(rules, "KUBE-SVC") || hasRulesOfSluice(rules) {
 		t.Errorf("after the clean-up of Sluice:\n%s", rules)
 	}
 	traffic.leadsTo(w.Pods[2])
@@ -86,14 +93,19 @@ func (w *world) kubeProxy(t *testing.T) container {
 	return container{spec: *spec, program: suite.KubeProxy}
 }
 
-// rules are those of the backend that both proxies choose.
+// rules are all of nf_tables: those of the backend that both proxies choose, and those of mode nftables.
 func (w *world) rules(t *testing.T) string {
 	t.Helper()
-	out, err := w.Node.Run("iptables-save")
+	out, err := w.Node.Run("nft", "list", "ruleset")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// hasRulesOfSluice tells whether there are any, of whatever mode.
+func hasRulesOfSluice(rules string) bool {
+	return strings.Contains(rules, "SLUICE-") || strings.Contains(rules, "table ip sluice {")
 }
 
 // traffic is a load on a Service, by its ClusterIP and its NodePort, and a connection that stays open.

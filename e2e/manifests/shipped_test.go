@@ -1,13 +1,10 @@
 package manifests
 
 import (
-	"bufio"
-	"bytes"
-	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -15,19 +12,17 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	yamlutil "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
 )
 
-// What is in manifests/, and which of it an installation consists of.
+// The kustomizations of manifests/, and a file beside them.
 const (
-	kustomization = "kustomization.yaml"
-	cleanup       = "cleanup.yaml"
+	fresh   = "overlays/fresh"
+	kubeadm = "overlays/kubeadm"
+	cleanup = "cleanup.yaml"
 )
 
-var installed = []string{"rbac.yaml", "config.yaml", "daemonset.yaml"}
-
-// shipped are the objects that the tests look into.
+// shipped are the objects of a fresh installation that the tests look into.
 type shipped struct {
 	role      rbacv1.ClusterRole
 	config    corev1.ConfigMap
@@ -35,25 +30,36 @@ type shipped struct {
 	cleaner   appsv1.DaemonSet
 }
 
-func loadShipped(t *testing.T) shipped {
+func loadShipped(t *testing.T, overlay string) shipped {
 	t.Helper()
 	var s shipped
-	into := map[string]any{"ClusterRole": &s.role, "ConfigMap": &s.config, "DaemonSet": &s.daemonSet}
-	for _, file := range installed {
-		for _, document := range documents(t, file) {
-			target, ok := into[object(t, document).GetKind()]
-			if !ok {
-				continue
-			}
-			if err := yaml.UnmarshalStrict(document, target); err != nil {
-				t.Fatalf("%s: %v", file, err)
-			}
-		}
-	}
-	if err := yaml.UnmarshalStrict(documents(t, cleanup)[0], &s.cleaner); err != nil {
-		t.Fatalf("%s: %v", cleanup, err)
-	}
+	all := kustomized(t, overlay)
+	decode(t, named(t, all, "ClusterRole", "sluice"), &s.role)
+	decode(t, named(t, all, "ConfigMap", "sluice"), &s.config)
+	decode(t, named(t, all, "DaemonSet", "sluice"), &s.daemonSet)
+	decode(t, cleanupObjects(t)[0], &s.cleaner)
 	return s
+}
+
+// decode reads an object; it must have no fields that its type does not have.
+func decode(t *testing.T, o *unstructured.Unstructured, into any) {
+	t.Helper()
+	text, err := yaml.Marshal(o.Object)
+	if err == nil {
+		err = yaml.UnmarshalStrict(text, into)
+	}
+	if err != nil {
+		t.Fatalf("%s %s: %v", o.GetKind(), o.GetName(), err)
+	}
+}
+
+func cleanupObjects(t *testing.T) []*unstructured.Unstructured {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, "manifests", cleanup))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return objects(t, text)
 }
 
 // cleanup is the container that removes every trace.
@@ -61,70 +67,87 @@ func (s shipped) cleanup() container {
 	return container{spec: s.cleaner.Spec.Template.Spec.InitContainers[0]}
 }
 
-// documents are the parts of a file of manifests/.
-func documents(t *testing.T, file string) [][]byte {
+// env is what kubelet gives a container on the node.
+func (s shipped) env(t *testing.T, spec corev1.Container) map[string]string {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(root, "manifests", file))
+	env := map[string]string{}
+	for _, v := range spec.Env {
+		switch from := v.ValueFrom; {
+		case from.FieldRef != nil && from.FieldRef.FieldPath == "spec.nodeName":
+			env[v.Name] = nodeName
+		case from.ConfigMapKeyRef != nil && from.ConfigMapKeyRef.Name == s.config.Name && s.config.Data[from.ConfigMapKeyRef.Key] != "":
+			env[v.Name] = s.config.Data[from.ConfigMapKeyRef.Key]
+		default:
+			t.Fatalf("variable %s of container %s has no value: %v", v.Name, spec.Name, from)
+		}
+	}
+	return env
+}
+
+// mainContainer is that of the DaemonSet among objects.
+func mainContainer(t *testing.T, all []*unstructured.Unstructured) corev1.Container {
+	t.Helper()
+	i := slices.IndexFunc(all, func(o *unstructured.Unstructured) bool { return o.GetKind() == "DaemonSet" })
+	if i < 0 {
+		t.Fatal("no DaemonSet")
+	}
+	var daemonSet appsv1.DaemonSet
+	decode(t, all[i], &daemonSet)
+	return daemonSet.Spec.Template.Spec.Containers[0]
+}
+
+// overlays are the folders of manifests/ that can be applied.
+func overlays(t *testing.T) []string {
+	t.Helper()
+	folders, err := os.ReadDir(filepath.Join(root, "manifests", "overlays"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	reader := yamlutil.NewYAMLReader(bufio.NewReader(bytes.NewReader(content)))
-	var all [][]byte
-	for {
-		document, err := reader.Read()
-		if errors.Is(err, io.EOF) {
-			return all
+	all := []string{"."}
+	for _, f := range folders {
+		all = append(all, "overlays/"+f.Name())
+	}
+	return all
+}
+
+// What `kubectl apply -k manifests` installs is the overlay for everybody, with an image that nobody can take for real.
+func TestManifestsAreAFreshInstallation(t *testing.T) {
+	got, want := kustomized(t, "."), kustomized(t, fresh)
+	for _, o := range want {
+		for _, list := range []string{"initContainers", "containers"} {
+			at := []string{"spec", "template", "spec", list}
+			containers, _, err := unstructured.NestedSlice(o.Object, at...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range containers {
+				c.(map[string]any)["image"] = "sluice:unset"
+			}
+			if len(containers) > 0 {
+				if err := unstructured.SetNestedSlice(o.Object, containers, at...); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
-		if err != nil {
-			t.Fatalf("%s: %v", file, err)
-		}
-		all = append(all, document)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("manifests (-%s +got):\n%s", fresh, diff)
 	}
 }
 
-func object(t *testing.T, document []byte) *unstructured.Unstructured {
-	t.Helper()
-	o := &unstructured.Unstructured{}
-	if err := yaml.UnmarshalStrict(document, &o.Object); err != nil {
-		t.Fatal(err)
-	}
-	return o
-}
-
-// The list of kustomize is the list that the tests go by, and nothing in the directory is forgotten.
-func TestKustomizationListsWhatIsInstalled(t *testing.T) {
-	var k struct {
-		APIVersion, Kind string
-		Resources        []string
-		Images           []struct{ Name, NewName, NewTag string }
-	}
-	if err := yaml.UnmarshalStrict(documents(t, kustomization)[0], &k); err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(installed, k.Resources); diff != "" {
-		t.Errorf("resources of %s (-want +got):\n%s", kustomization, diff)
-	}
-	if k.APIVersion != "kustomize.config.k8s.io/v1beta1" || k.Kind != "Kustomization" {
-		t.Errorf("%s is a %s %s", kustomization, k.APIVersion, k.Kind)
-	}
-	entries, err := os.ReadDir(filepath.Join(root, "manifests"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var files []string
-	for _, e := range entries {
-		files = append(files, e.Name())
-	}
-	want := append(slices.Clone(installed), kustomization, cleanup)
-	slices.Sort(want)
-	if diff := cmp.Diff(want, files); diff != "" {
-		t.Errorf("files in manifests/ (-want +got):\n%s", diff)
-	}
-
-	pod := loadShipped(t).daemonSet.Spec.Template.Spec
-	for _, c := range append(pod.InitContainers, pod.Containers...) {
-		if len(k.Images) != 1 || c.Image != k.Images[0].Name {
-			t.Errorf("image %q of container %s is not the one that %s replaces", c.Image, c.Name, kustomization)
+// An overlay of a mode differs from the one that chooses in the mode, and in privileges that the mode does not need.
+func TestOverlaysNameModes(t *testing.T) {
+	for _, overlay := range overlays(t) {
+		mode, isMode := strings.CutPrefix(overlay, "overlays/")
+		if !isMode || overlay == fresh || overlay == kubeadm {
+			continue
+		}
+		want, got := loadShipped(t, fresh), loadShipped(t, overlay)
+		want.config.Data["mode"] = mode
+		given := &want.daemonSet.Spec.Template.Spec.Containers[0].SecurityContext.Capabilities.Add
+		*given = capabilitiesOf(mode)
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(shipped{})); diff != "" {
+			t.Errorf("%s (-%s +got):\n%s", overlay, fresh, diff)
 		}
 	}
 }

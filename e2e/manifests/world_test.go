@@ -32,15 +32,16 @@ const (
 type world struct {
 	*lab.Lab
 	shipped
+	overlay string
 	plane   *suite.Cluster
 	api     kubernetes.Interface
 	dynamic dynamic.Interface
 	audit   string // the API server's audit log
 }
 
-// newWorld makes a cluster in which nothing is installed.
-func newWorld(t *testing.T) *world {
-	w := &world{Lab: lab.Start(t, lab.Config{}), shipped: loadShipped(t)}
+// newWorld makes a cluster in which nothing is installed, and reads the overlay that will be.
+func newWorld(t *testing.T, overlay string) *world {
+	w := &world{Lab: lab.Start(t, lab.Config{}), shipped: loadShipped(t, overlay), overlay: overlay}
 	w.startPlane(t)
 	w.plane.CreateNode(t, suite.Node(nodeName, "zone-a", lab.NodeIP, lab.NodeCIDR))
 	eventually(t, "namespace "+accountNamespace+" exists", func() error {
@@ -80,30 +81,36 @@ func (w *world) startPlane(t *testing.T) {
 	}
 }
 
-// create creates an object as kubectl does, which says no to fields that do not exist.
-func (w *world) create(ctx context.Context, o *unstructured.Unstructured, dryRun ...string) error {
+// resource is where the API server keeps objects of the kind of o.
+func (w *world) resource(o *unstructured.Unstructured) (dynamic.ResourceInterface, error) {
 	groups, err := restmapper.GetAPIGroupResources(w.api.Discovery())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	kind := o.GroupVersionKind()
 	mapping, err := restmapper.NewDiscoveryRESTMapper(groups).RESTMapping(kind.GroupKind(), kind.Version)
 	if err != nil {
+		return nil, err
+	}
+	return w.dynamic.Resource(mapping.Resource).Namespace(o.GetNamespace()), nil
+}
+
+// create creates an object as kubectl does, which says no to fields that do not exist.
+func (w *world) create(ctx context.Context, o *unstructured.Unstructured, dryRun ...string) error {
+	resource, err := w.resource(o)
+	if err != nil {
 		return err
 	}
-	_, err = w.dynamic.Resource(mapping.Resource).Namespace(o.GetNamespace()).
-		Create(ctx, o, metav1.CreateOptions{DryRun: dryRun, FieldValidation: metav1.FieldValidationStrict})
+	_, err = resource.Create(ctx, o, metav1.CreateOptions{DryRun: dryRun, FieldValidation: metav1.FieldValidationStrict})
 	return err
 }
 
-// install creates what manifests/ installs.
+// install creates what the overlay installs.
 func (w *world) install(t *testing.T) {
 	t.Helper()
-	for _, file := range installed {
-		for _, document := range documents(t, file) {
-			if err := w.create(t.Context(), object(t, document)); err != nil {
-				t.Fatalf("%s: %v", file, err)
-			}
+	for _, o := range kustomized(t, w.overlay) {
+		if err := w.create(t.Context(), o); err != nil {
+			t.Fatalf("%s %s: %v", o.GetKind(), o.GetName(), err)
 		}
 	}
 }
@@ -130,11 +137,10 @@ func (w *world) main(t *testing.T, server string) container {
 			t.Fatal(err)
 		}
 	}
-	return container{
-		spec: w.daemonSet.Spec.Template.Spec.Containers[0],
-		env:  map[string]string{"NODE_NAME": nodeName, "CLUSTER_CIDR": lab.ClusterCIDR.String()},
-		dir:  dir,
-	}
+	spec := w.daemonSet.Spec.Template.Spec.Containers[0]
+	env := w.env(t, spec)
+	env["CLUSTER_CIDR"] = lab.ClusterCIDR.String()
+	return container{spec: spec, env: env, dir: dir}
 }
 
 func (w *world) token(t *testing.T) []byte {
@@ -148,12 +154,10 @@ func (w *world) token(t *testing.T) []byte {
 }
 
 // init is the init container.
-func (w *world) init() container {
-	return container{
-		spec: w.daemonSet.Spec.Template.Spec.InitContainers[0],
-		env:  map[string]string{"NODE_NAME": nodeName},
-		args: []string{"--conntrack-max-per-core=0"},
-	}
+func (w *world) init(t *testing.T) container {
+	t.Helper()
+	spec := w.daemonSet.Spec.Template.Spec.InitContainers[0]
+	return container{spec: spec, env: w.env(t, spec), args: []string{"--conntrack-max-per-core=0"}}
 }
 
 // server is the address at which the API server can be reached without Services.
