@@ -54,10 +54,20 @@ func main() {
 	}
 }
 
+// command are the arguments of go. A leading -C, for a module of its own, must come first.
+func (s suite) command() []string {
+	test := []string{"test"}
+	args := s.args
+	if len(args) > 1 && args[0] == "-C" {
+		test, args = append(test, args[:2]...), args[2:]
+	}
+	return append(append(test, "-json", "-count=1", "-timeout", "20m"), args...)
+}
+
 // run runs go test, never satisfied with cached results (the kernel is no input that Go knows), and writes a line for each package, and all that failed or skipped tests said.
 func (s suite) run(w io.Writer) (tally, error) {
 	start := time.Now()
-	cmd := exec.Command("go", append([]string{"test", "-json", "-count=1", "-timeout", "20m"}, s.args...)...)
+	cmd := exec.Command("go", s.command()...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -64,3 +64,10 @@ func TestOnlyWhatFailedOrSkippedIsSaid(t *testing.T) {
 		}
 	}
 }
+
+func TestSuiteOfAnotherModule(t *testing.T) {
+	got := strings.Join(suite{args: []string{"-C", "e2e/judges", "-run", "X", "./..."}}.command(), " ")
+	if want := "test -C e2e/judges -json -count=1 -timeout 20m -run X ./..."; got != want {
+		t.Errorf("go %s, want go %s", got, want)
+	}
+}
