@@ -3,6 +3,7 @@
 
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+IMAGE    ?= sluice:$(VERSION)
 LDFLAGS  := -s -w -X main.released=$(VERSION)
 MODE     ?= iptables
 FUZZTIME ?= 10s
@@ -26,7 +27,10 @@ VM_SUITES = -suite 'virtual machine: ./e2e/vm' \
 	-suite 'IPVS: -exec $(VM) -run TestKernelIPVS ./e2e/ipvs' \
 	-suite 'clock: -exec $(VM) -run TestFaults/nftables/ClockJump ./e2e/faults -args -sluice=$(CURDIR)/bin/sluice'
 
-.PHONY: all build lint test kernel cluster vm shell-vm demo bench fuzz deps clean help
+# What is released for each of these: the binary, what it consists of, and all licences.
+ARCHES   := amd64 arm64
+
+.PHONY: all build lint vuln cross reproducible image test kernel cluster vm shell-vm demo bench fuzz deps clean help
 .SILENT:
 
 all: build lint test ## build, lint and test
@@ -37,11 +41,31 @@ build: ## bin/sluice
 lint: ## go vet and golangci-lint
 	$(GO) vet ./...
 	$(GO) tool -modfile=hack/tools/go.mod golangci-lint run ./...
+	cd e2e/judges && $(GO) vet ./... && $(GO) tool -modfile=../../hack/tools/go.mod golangci-lint run ./...
+
+vuln: ## known vulnerabilities in what the binary uses
+	$(GO) run ./hack/vuln ./cmd/sluice
+
+cross: ## bin/release: the binary for amd64 and arm64, reproducible, each with its bill of materials and licences
+	mkdir -p bin/release
+	for arch in $(ARCHES); do \
+		out=bin/release/sluice-linux-$$arch; \
+		VERSION=$(VERSION) GOARCH=$$arch hack/build $$out && \
+		$(GO) run ./hack/sbom -version $(VERSION) -bom $$out.cdx.json -licences $$out.licences.txt $$out || exit 1; \
+	done
+	cd bin/release && sha256sum sluice-linux-* >SHA256SUMS
+
+reproducible: ## the same source makes the same bytes, the second time in another folder and from nothing
+	$(GO) test -count=1 -timeout 20m -run SameSource ./e2e/release -from-nothing
+
+image: ## the container image, where Docker is; IMAGE=sluice:VERSION
+	docker build --build-arg VERSION=$(VERSION) --tag $(IMAGE) .
 
 test: build deps apiserver ## every suite, with the race detector; a skipped test is a failed one
 	$(GO) run ./hack/testsum \
 		-suite 'unit, property and kernel: -race $(PACKAGES)' \
 		-suite 'cluster: $(CLUSTER)' \
+		-suite 'judges: -C e2e/judges ./...' \
 		$(VM_SUITES)
 
 kernel: deps ## only what needs the kernel: scenarios packet by packet, golden files loaded for real
@@ -88,4 +112,4 @@ clean: ## remove what was built
 	rm -rf bin e2e/bin
 
 help: ## this list
-	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' Makefile
+	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s  %s\n", $$1, $$2 }' Makefile

@@ -9,7 +9,6 @@ import (
 
 	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	"github.com/prometheus/common/model"
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/rulefmt"
 	"github.com/prometheus/prometheus/promql/parser"
 	"go.yaml.in/yaml/v3"
@@ -110,7 +109,7 @@ func selectors(in io.Reader) ([][]selector, error) {
 func labelsOf(v *parser.VectorSelector, above []parser.Node) []string {
 	var names []string
 	for _, m := range v.LabelMatchers {
-		if m.Name != labels.MetricName {
+		if m.Name != model.MetricNameLabel {
 			names = append(names, m.Name)
 		}
 	}
