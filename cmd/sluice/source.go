@@ -85,7 +85,7 @@ func newClusterSource(p *proxier, client kubernetes.Interface) *source {
 			recorder.stop()
 		},
 		synced:    cluster.Synced(),
-		ready:     p.node.WaitForNode,
+		ready:     func(ctx context.Context) error { return p.node.WaitForNode(ctx, cluster.NodeListed()) },
 		event:     recorder.service,
 		nodeEvent: recorder.node,
 	}

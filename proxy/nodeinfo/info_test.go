@@ -1,6 +1,8 @@
 package nodeinfo
 
 import (
+	"context"
+	"errors"
 	"net/netip"
 	"testing"
 	"testing/synctest"
@@ -286,16 +288,26 @@ func TestServiceCIDRsLiveAsLongAsOneObjectHoldsThem(t *testing.T) {
 	want(proxy.IPv4, "10.1.0.0/16")
 }
 
-func TestWaitForNodeGoesOnWithoutAddresses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		began := time.Now()
-		if err := newInfo(nil).WaitForNode(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if waited := time.Since(began); waited != ipWait {
-			t.Errorf("waited %v, want %v", waited, ipWait)
-		}
-	})
+// listedAfter is closed after some time.
+func listedAfter(d time.Duration) <-chan struct{} {
+	listed := make(chan struct{})
+	time.AfterFunc(d, func() { close(listed) })
+	return listed
+}
+
+// However long the API server is away, a Node gets its time from then on.
+func TestWaitForNodeGoesOnWithoutAddressesAfterTheList(t *testing.T) {
+	for _, away := range []time.Duration{0, 40 * time.Second, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			began := time.Now()
+			if err := newInfo(nil).WaitForNode(t.Context(), listedAfter(away)); err != nil {
+				t.Fatal(err)
+			}
+			if waited := time.Since(began); waited != away+ipWait {
+				t.Errorf("waited %v, want %v", waited, away+ipWait)
+			}
+		})
+	}
 }
 
 func TestWaitForNodeEndsWithTheAddress(t *testing.T) {
@@ -304,7 +316,7 @@ func TestWaitForNodeEndsWithTheAddress(t *testing.T) {
 		i.SetNode(node(nil))
 		time.AfterFunc(7*time.Second, func() { i.SetNode(node(withIPs("2001:db8::1"))) })
 		began := time.Now()
-		if err := i.WaitForNode(t.Context()); err != nil {
+		if err := i.WaitForNode(t.Context(), listedAfter(0)); err != nil {
 			t.Fatal(err)
 		}
 		if waited := time.Since(began); waited != 7*time.Second {
@@ -317,12 +329,26 @@ func TestWaitForNodeInsistsOnPodCIDRsInTheirMode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := newInfo(func(cfg *Config) { cfg.PodDetector.Mode = NodeCIDR })
 		i.SetNode(node(withIPs("192.0.2.1")))
-		if err := i.WaitForNode(t.Context()); err == nil {
+		began := time.Now()
+		if err := i.WaitForNode(t.Context(), listedAfter(time.Hour)); err == nil {
 			t.Error("no error without podCIDRs")
 		}
+		if waited := time.Since(began); waited != time.Hour+podCIDRWait {
+			t.Errorf("waited %v, want %v", waited, time.Hour+podCIDRWait)
+		}
 		i.SetNode(node(func(n *corev1.Node) { n.Spec.PodCIDRs = []string{"10.0.1.0/24"} }))
-		if err := i.WaitForNode(t.Context()); err != nil {
+		if err := i.WaitForNode(t.Context(), listedAfter(0)); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+func TestWaitForNodeEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := newInfo(nil).WaitForNode(ctx, nil); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want that the deadline is exceeded", err)
 		}
 	})
 }

@@ -15,8 +15,14 @@ const (
 
 // WaitForNode waits until the Node object has told what rules cannot do without. A Node without
 // addresses is waited for, but not for ever: only the keyword "primary" and source ranges need them. In
-// the detect mode NodeCIDR a Node without podCIDRs is an error.
-func (i *Info) WaitForNode(ctx context.Context) error {
+// the detect mode NodeCIDR a Node without podCIDRs is an error. Patience begins to run out when listed is closed,
+// when the API server has told whether there is a Node at all: while it is away nothing can be said of the Node.
+func (i *Info) WaitForNode(ctx context.Context, listed <-chan struct{}) error {
+	select {
+	case <-listed:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	hasIP := func() bool { return i.ips[0].IsValid() || i.ips[1].IsValid() }
 	if !i.wait(ctx, ipWait, hasIP) && ctx.Err() == nil {
 		klog.FromContext(ctx).Error(nil, "Node has no IP address, continuing without", "node", i.cfg.Name)

@@ -57,28 +57,32 @@ type Config struct {
 type Watcher struct {
 	cfg    Config
 	synced chan struct{}
+
+	services, slices, node, cidrs *source
 }
 
 // New makes a Watcher that does not watch yet.
 func New(cfg Config) *Watcher {
-	return &Watcher{cfg: cfg, synced: make(chan struct{})}
+	w := &Watcher{cfg: cfg, synced: make(chan struct{})}
+	w.services, w.slices, w.node, w.cidrs = w.watchServices(), w.watchEndpointSlices(), w.watchNode(), w.watchServiceCIDRs()
+	return w
 }
 
-// Synced is closed when the sink has been told of every Service and every EndpointSlice, and SetServiceCIDRs of every
-// ServiceCIDR unless that takes long or the cluster has none.
+// Synced is closed when the sink has been told of every Service and every EndpointSlice, SetNode of the Node if there is
+// one, and SetServiceCIDRs of every ServiceCIDR unless that takes long or the cluster has none.
 func (w *Watcher) Synced() <-chan struct{} { return w.synced }
+
+// NodeListed is closed when the API server has told of the Node for the first time, or that there is none.
+func (w *Watcher) NodeListed() <-chan struct{} { return w.node.store.Listed() }
 
 // Run watches until ctx ends and returns when nothing is told any more. It may be called once.
 func (w *Watcher) Run(ctx context.Context) {
 	var sources sync.WaitGroup
 	defer sources.Wait()
-	services := w.services()
-	slices := w.endpointSlices()
-	cidrs := w.serviceCIDRs()
-	for _, s := range []*source{services, slices, w.node(), cidrs} {
+	for _, s := range []*source{w.services, w.slices, w.node, w.cidrs} {
 		sources.Go(func() { s.run(ctx) })
 	}
-	for _, s := range []*source{services, slices} {
+	for _, s := range []*source{w.services, w.slices, w.node} {
 		select {
 		case <-s.store.Listed():
 		case <-ctx.Done():
@@ -86,21 +90,21 @@ func (w *Watcher) Run(ctx context.Context) {
 		}
 	}
 	select {
-	case <-cidrs.store.Listed():
-	case <-cidrs.absent:
+	case <-w.cidrs.store.Listed():
+	case <-w.cidrs.absent:
 	case <-time.After(cidrPatience):
 		// They must not keep Services from being served.
 	case <-ctx.Done():
 		return
 	}
-	klog.FromContext(ctx).V(1).Info("All Services and EndpointSlices are known")
+	klog.FromContext(ctx).V(1).Info("All Services, EndpointSlices and the Node are known")
 	close(w.synced)
 	<-ctx.Done()
 }
 
-// services are those that a cluster has not given to another proxy and that have, or may get, an
+// watchServices is about those that a cluster has not given to another proxy and that have, or may get, an
 // address to serve.
-func (w *Watcher) services() *source {
+func (w *Watcher) watchServices() *source {
 	api := listerWatcher(w.cfg.Client, w.cfg.Client.CoreV1().Services(metav1.NamespaceAll), func(o *metav1.ListOptions) {
 		o.LabelSelector = "!" + labelServiceProxyName
 		o.FieldSelector = "spec.clusterIP!=" + corev1.ClusterIPNone
@@ -110,7 +114,7 @@ func (w *Watcher) services() *source {
 	}))
 }
 
-func (w *Watcher) endpointSlices() *source {
+func (w *Watcher) watchEndpointSlices() *source {
 	api := listerWatcher(w.cfg.Client, w.cfg.Client.DiscoveryV1().EndpointSlices(metav1.NamespaceAll),
 		func(o *metav1.ListOptions) { o.LabelSelector = "!" + corev1.IsHeadlessService })
 	return w.source("endpointslices", api, newStore(trimEndpointSlice, w.cfg.Sink.SetEndpointSlice, func(s *discoveryv1.EndpointSlice) {
@@ -118,15 +122,15 @@ func (w *Watcher) endpointSlices() *source {
 	}))
 }
 
-func (w *Watcher) node() *source {
+func (w *Watcher) watchNode() *source {
 	api := listerWatcher(w.cfg.Client, w.cfg.Client.CoreV1().Nodes(), func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, w.cfg.NodeName).String()
 	})
 	return w.source("nodes", api, newStore(trimNode, w.cfg.SetNode, func(*corev1.Node) {}))
 }
 
-// serviceCIDRs can be done without.
-func (w *Watcher) serviceCIDRs() *source {
+// watchServiceCIDRs is about what can be done without.
+func (w *Watcher) watchServiceCIDRs() *source {
 	api := listerWatcher(w.cfg.Client, w.cfg.Client.NetworkingV1().ServiceCIDRs(), func(*metav1.ListOptions) {})
 	s := w.source("servicecidrs", api, newStore(trimServiceCIDR,
 		func(c *networkingv1.ServiceCIDR) { w.cfg.SetServiceCIDRs(c.Name, parsePrefixes(c.Spec.CIDRs)) },

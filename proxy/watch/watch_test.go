@@ -117,9 +117,11 @@ func run(ctx context.Context, t *testing.T, f func(context.Context)) {
 	})
 }
 
-func isSynced(w *Watcher) bool {
+func isSynced(w *Watcher) bool { return isClosed(w.Synced()) }
+
+func isClosed(c <-chan struct{}) bool {
 	select {
-	case <-w.Synced():
+	case <-c:
 		return true
 	default:
 		return false
@@ -205,8 +207,8 @@ func refuse(client *fake.Clientset, resource string, on *atomic.Bool, err error)
 	})
 }
 
-func TestNotSyncedBeforeBothListsAreThere(t *testing.T) {
-	for _, resource := range []string{"services", "endpointslices"} {
+func TestNotSyncedBeforeAllListsAreThere(t *testing.T) {
+	for _, resource := range []string{"services", "endpointslices", "nodes"} {
 		t.Run(resource, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				client := fake.NewClientset(service("a", "1"), slice("a-1", "1"))
@@ -219,10 +221,13 @@ func TestNotSyncedBeforeBothListsAreThere(t *testing.T) {
 				if isSynced(w) {
 					t.Error("synced without " + resource)
 				}
+				if listed := isClosed(w.NodeListed()); listed != (resource != "nodes") {
+					t.Errorf("without %s it is %t that the Node is listed", resource, listed)
+				}
 				refused.Store(false)
 				<-time.After(2 * time.Minute)
 				synctest.Wait()
-				if !isSynced(w) {
+				if !isSynced(w) || !isClosed(w.NodeListed()) { // there is no Node, which is an answer too
 					t.Error("not synced")
 				}
 			})
