@@ -10,7 +10,6 @@ import (
 
 	"k8s.io/klog/v2"
 
-	"github.com/sluice-proxy/sluice/conntrack/sysctl"
 	"github.com/sluice-proxy/sluice/ipvs/kernel"
 	"github.com/sluice-proxy/sluice/nft"
 	"github.com/sluice-proxy/sluice/proxy"
@@ -28,17 +27,19 @@ type router interface {
 
 // dataplane writes one family's table and virtual servers. It implements proxy.Dataplane and proxy.Watcher.
 type dataplane struct {
-	cfg     Config
-	family  proxy.Family
-	table   nft.Interface
-	servers kernel.Servers
-	router  router
-	params  func() ([]kernel.Change, error)
-	batch   int // elements of a transaction
-	watch   func(ctx context.Context, doubt func(reason string)) error
+	cfg      Config
+	family   proxy.Family
+	table    nft.Interface
+	servers  kernel.Servers
+	router   router
+	settings func(ctx context.Context) ([]kernel.Change, error) // that concern more than this family
+	batch    int                                                // elements of a transaction
+	watch    func(ctx context.Context, doubt func(reason string)) error
 
-	held   *held // nil: nothing is known
-	fresh  bool  // since Apply began, held was read from the kernel
+	held   *held                 // nil: nothing is known
+	known  map[kernel.ID]bool    // virtual servers that are ours, also when the table that says so is lost
+	past   map[kernel.ID]*server // what was held last, before the kernel was read anew
+	fresh  bool                  // since Apply began, held was read from the kernel
 	shelf  shelf.Shelf
 	now    func() time.Time
 	routes atomic.Pointer[kernel.Routes] // that were applied, for Watch
@@ -53,7 +54,7 @@ type dataplane struct {
 func newDataplane(cfg Config, f proxy.Family, table nft.Interface, servers kernel.Servers, r router) *dataplane {
 	return &dataplane{
 		cfg: cfg, family: f, table: table, servers: servers, router: r, batch: maxElements, shelf: shelf.Shelf{}, now: time.Now,
-		params: func() ([]kernel.Change, error) { return kernel.SetParams(sysctl.Tree{}) },
+		known: map[kernel.ID]bool{},
 	}
 }
 
@@ -71,14 +72,22 @@ func (d *dataplane) Apply(ctx context.Context, want *proxy.Snapshot) (proxy.Repo
 	}
 	if err == nil {
 		if err = d.drain(ctx); err != nil {
-			d.held = nil
+			d.forget()
 		}
 	}
 	return d.reported(), err
 }
 
 // Resync implements proxy.Dataplane: the next Apply reads what is there.
-func (d *dataplane) Resync(string) { d.held = nil }
+func (d *dataplane) Resync(string) { d.forget() }
+
+// forget has the kernel read anew. Since when something drains is not to be read there.
+func (d *dataplane) forget() {
+	if d.held != nil {
+		d.past = d.held.servers
+	}
+	d.held = nil
+}
 
 // Watch implements proxy.Watcher.
 func (d *dataplane) Watch(ctx context.Context, doubt func(reason string)) error {
@@ -111,7 +120,7 @@ func (d *dataplane) settle(ctx context.Context, want *proxy.Snapshot) error {
 		if err == nil && len(refused) == 0 {
 			return nil
 		}
-		d.held = nil // what became of the last step is not known
+		d.forget() // what became of the last step is not known
 		refusal, ok := errors.AsType[*nft.RefusedError](err)
 		switch {
 		case err != nil && (!ok || refusal.Resource || d.fresh):
@@ -156,7 +165,10 @@ func (d *dataplane) turn(ctx context.Context, n *proxy.Node) error {
 
 // route brings rules and routes to the kernel.
 func (d *dataplane) route(n *proxy.Node) error {
-	want := kernel.Routes{Mark: d.cfg.RouteMark, Source: n.IP, Last: n.ServiceCIDRs}
+	want := kernel.Routes{Mark: d.cfg.RouteMark, Last: n.ServiceCIDRs}
+	if slices.Contains(n.Addrs, n.IP) {
+		want.Source = n.IP
+	}
 	if was := d.routes.Load(); was != nil && was.Equal(want) && !d.fresh {
 		return nil
 	}
@@ -169,16 +181,13 @@ func (d *dataplane) route(n *proxy.Node) error {
 	return nil
 }
 
-// setParams sets kernel parameters, and says so.
-func (d *dataplane) setParams(ctx context.Context) error {
-	changes, err := d.params()
+// set sets what concerns more than this family, and says so.
+func (d *dataplane) set(ctx context.Context) error {
+	changes, err := d.settings(ctx)
 	for _, c := range changes {
 		klog.FromContext(ctx).Info("Set kernel parameter", "file", c.File, "was", c.Was, "value", c.Value)
 	}
-	if err != nil {
-		return fmt.Errorf("set parameters of IPVS: %w", err)
-	}
-	return nil
+	return err
 }
 
 // rewrite brings the chains that differ to the kernel.

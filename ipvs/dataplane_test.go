@@ -253,3 +253,52 @@ func TestKernelExcludedServerIsLeft(t *testing.T) {
 		}
 	})
 }
+
+// TestKernelLostTableIsNoLostServer loses the table that says which virtual servers are ours.
+func TestKernelLostTableIsNoLostServer(t *testing.T) {
+	inKernels(t, func(n *node) {
+		d := n.dataplane()
+		services := crowd(20)
+		n.apply(d, n.snapshot(services...))
+		n.nft("flush", "ruleset")
+		d.Resync("test")
+		n.apply(d, n.snapshot(services[:10]...))
+		n.settle(d, n.snapshot(services[:10]...))
+		got := n.holdings()
+		n.nft("flush", "ruleset")
+		n.servers = kernel.NewFake()
+		n.apply(n.dataplane(), n.snapshot(services[:10]...))
+		if diff := cmp.Diff(anyMarks(n.holdings()), anyMarks(got), ordered...); diff != "" {
+			n.t.Errorf("a fresh start (-) differs from what was repaired (+):\n%s", diff)
+		}
+	})
+}
+
+// TestKernelDrainsEndInTime drains with doubts in between.
+func TestKernelDrainsEndInTime(t *testing.T) {
+	inKernels(t, func(n *node) {
+		d := n.dataplane()
+		web := service{name: "web", ip: "10.96.0.10", backends: []int{1, 2}}
+		n.apply(d, n.snapshot(web))
+		id := kernel.ID{Addr: netip.AddrPortFrom(n.addr("10.96.0.10"), 80), Protocol: proxy.TCP}
+		gone := n.backend(1).Addr
+		l := n.servers.Backing[id][gone]
+		l.Active = 1
+		n.servers.Backing[id][gone] = l
+		web.backends = []int{2}
+		for waited := time.Duration(0); waited < DefaultDrainLimit; waited += time.Minute {
+			n.apply(d, n.snapshot(web))
+			if l, there := n.servers.Backing[id][gone]; !there || l.Weight != 0 {
+				n.t.Fatalf("after %v the backend is %v, %v", waited, l, there)
+			}
+			n.clock = n.clock.Add(time.Minute)
+			d.Resync("test")
+		}
+		n.apply(d, n.snapshot(web))
+		n.clock = n.clock.Add(lookAgain)
+		n.apply(d, n.snapshot(web))
+		if l, there := n.servers.Backing[id][gone]; there {
+			n.t.Errorf("after the limit the backend is still there: %v", l)
+		}
+	})
+}

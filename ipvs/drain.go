@@ -57,7 +57,9 @@ func (d *dataplane) dismiss(w *work, s *server, keep []netip.AddrPort) {
 	case !s.wanted && d.held.draining[s.ID]:
 		return
 	}
-	s.wanted, s.since = false, d.now()
+	if s.wanted {
+		s.wanted, s.since = false, d.now()
+	}
 	w.retire = append(w.retire, s.ID)
 }
 

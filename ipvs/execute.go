@@ -314,6 +314,9 @@ func (d *dataplane) do(ctx context.Context, w *work) ([]shelf.Offence, error) {
 		}
 		return d.blame(refused)
 	}
+	for _, c := range w.create {
+		d.known[c.Server.ID] = true
+	}
 	if refused, err = d.run(ctx, w.add); err != nil {
 		return nil, err
 	}
@@ -339,6 +342,9 @@ func (d *dataplane) finish(ctx context.Context, w *work) error {
 	}
 	if err := d.gone(ctx, w.destroy); err != nil {
 		return err
+	}
+	for _, c := range w.destroy {
+		delete(d.known, c.Server.ID)
 	}
 	return d.send(ctx, w.disown)
 }

@@ -66,7 +66,7 @@ func (n *node) Apply(want kernel.Routes) (int, error) {
 // dataplane is a new process.
 func (n *node) dataplane() *dataplane {
 	d := newDataplane(Config{}.withDefaults(), n.family, nft.NewRunner(n.family, schema), n.servers, n)
-	d.params = func() ([]kernel.Change, error) { return nil, nil }
+	d.settings = func(context.Context) ([]kernel.Change, error) { return nil, nil }
 	d.now = func() time.Time { return n.clock }
 	return d
 }

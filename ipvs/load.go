@@ -23,7 +23,7 @@ func (d *dataplane) load(ctx context.Context, target *proxy.Snapshot) ([]shelf.O
 	if err != nil {
 		return nil, err
 	}
-	if err := d.setParams(ctx); err != nil {
+	if err := d.set(ctx); err != nil {
 		return nil, err
 	}
 	state, err := d.table.Read(ctx)
@@ -108,8 +108,8 @@ func (d *dataplane) makeTable(ctx context.Context, replace bool) error {
 	return nil
 }
 
-// adoptServers takes note of the virtual servers that are ours: those that the table names, and those that a Service
-// wants, unless they are to be left to others.
+// adoptServers takes note of the virtual servers that are ours: those that the table names or that we know, and
+// those that a Service wants, unless they are to be left to others.
 func (d *dataplane) adoptServers(ctx context.Context, all []kernel.Server, changes []change) error {
 	h := d.held
 	wanted := map[kernel.ID]bool{}
@@ -118,15 +118,20 @@ func (d *dataplane) adoptServers(ctx context.Context, all []kernel.Server, chang
 			wanted[f.id] = wanted[f.id] || f.serves != nil
 		}
 	}
-	var ours []kernel.ID
+	var ids []kernel.ID
 	for _, s := range all {
 		_, owned := h.found[ownPlace(s.ID)]
-		if !owned && (!wanted[s.ID] || d.excluded(s.ID)) {
+		ours := owned || d.known[s.ID] || s.ID == sentinelID(d.cfg) || wanted[s.ID] && !d.excluded(s.ID)
+		if !ours {
 			h.foreign[s.ID] = true
 			continue
 		}
-		ours = append(ours, s.ID)
+		ids = append(ids, s.ID)
+		d.known[s.ID] = true
 		x := &server{Server: s, owned: owned, dests: map[netip.AddrPort]dest{}, since: d.now()}
+		if past := d.past[s.ID]; past != nil && !past.wanted {
+			x.since = past.since
+		}
 		delete(h.found, ownPlace(s.ID))
 		if s.ID.Mark == 0 {
 			p := place{frontends, frontendKey(s.ID)}
@@ -136,7 +141,7 @@ func (d *dataplane) adoptServers(ctx context.Context, all []kernel.Server, chang
 		h.servers[s.ID] = x
 		h.objects++
 	}
-	loads, err := d.servers.Dests(ctx, ours)
+	loads, err := d.servers.Dests(ctx, ids)
 	if err != nil {
 		return err
 	}
@@ -144,13 +149,23 @@ func (d *dataplane) adoptServers(ctx context.Context, all []kernel.Server, chang
 		s := h.servers[id]
 		h.objects += len(list)
 		for _, l := range list {
-			s.dests[l.Addr] = dest{weight: l.Weight}
-			if l.Weight == 0 {
-				s.dests[l.Addr] = dest{since: d.now()}
-			}
+			s.dests[l.Addr] = d.found(id, l)
 		}
 	}
 	return d.placeSentinel(ctx)
+}
+
+// found is a backend as it was read. One without weight has drained since it was seen to, or since now.
+func (d *dataplane) found(id kernel.ID, l kernel.Load) dest {
+	if l.Weight > 0 {
+		return dest{weight: l.Weight}
+	}
+	if past := d.past[id]; past != nil {
+		if x, known := past.dests[l.Addr]; known && x.weight == 0 && !x.since.IsZero() {
+			return x
+		}
+	}
+	return dest{since: d.now()}
 }
 
 func (d *dataplane) excluded(id kernel.ID) bool {

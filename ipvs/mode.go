@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"time"
 
+	"k8s.io/klog/v2"
+
 	"github.com/sluice-proxy/sluice/conntrack/sysctl"
 	"github.com/sluice-proxy/sluice/ipvs/kernel"
 	"github.com/sluice-proxy/sluice/nft"
@@ -37,9 +39,25 @@ type Config struct {
 	// Exclude are ranges in which virtual servers of others are left alone, even those that a Service claims.
 	Exclude []netip.Prefix
 
+	// Timeouts are idle times after which IPVS forgets connections.
+	Timeouts kernel.Timeouts
+
+	// CompatInterface says whether there shall be an interface kube-ipvs0.
+	CompatInterface Compat
+
 	// DropInvalid drops forwarded packets that connection tracking cannot place.
 	DropInvalid bool
 }
+
+// Compat is when to make an interface kube-ipvs0, up and without an address. Calico turns its own support of IPVS on by it.
+type Compat string
+
+// The values of Compat. Empty is CompatAuto.
+const (
+	CompatAuto Compat = "auto" // where Calico is
+	CompatOn   Compat = "on"
+	CompatOff  Compat = "off"
+)
 
 func (c Config) withDefaults() Config {
 	if c.Scheduler == "" {
@@ -67,8 +85,45 @@ func (m mode) New(family proxy.Family) (proxy.Dataplane, error) {
 	table := nft.NewRunner(family, schema)
 	servers := kernel.NewIPVS(family)
 	d := newDataplane(m.cfg, family, table, servers, kernel.NewRouter(family))
+	d.settings = func(ctx context.Context) ([]kernel.Change, error) { return m.settings(ctx, family, servers) }
 	d.watch = (&watcher{d: d, table: table, servers: servers, router: kernel.NewRouter(family)}).run
 	return d, nil
+}
+
+// settings sets what is not of one family, and says what it changed in files.
+func (m mode) settings(ctx context.Context, f proxy.Family, servers *kernel.IPVS) ([]kernel.Change, error) {
+	changes, err := kernel.SetParams(sysctl.Tree{})
+	if err != nil {
+		return changes, fmt.Errorf("set parameters of IPVS: %w", err)
+	}
+	if changed, err := servers.SetTimeouts(ctx, m.cfg.Timeouts); err != nil {
+		return changes, err
+	} else if changed {
+		klog.FromContext(ctx).Info("Set the timeouts of IPVS", "tcp", m.cfg.Timeouts.TCP, "tcpFin", m.cfg.Timeouts.TCPFin, "udp", m.cfg.Timeouts.UDP)
+	}
+	if f == proxy.IPv4 {
+		return changes, m.compat(ctx)
+	}
+	return changes, nil
+}
+
+// compat makes the interface kube-ipvs0 if it is wanted.
+func (m mode) compat(ctx context.Context) error {
+	wanted := m.cfg.CompatInterface == CompatOn
+	if m.cfg.CompatInterface == CompatAuto || m.cfg.CompatInterface == "" {
+		var err error
+		if wanted, err = kernel.HasCalico(); err != nil {
+			return err
+		}
+	}
+	if !wanted {
+		return nil
+	}
+	made, err := kernel.AddCompatInterface()
+	if made && err == nil {
+		klog.FromContext(ctx).Info("Made an interface kube-ipvs0 without addresses, by which Calico knows that there is IPVS")
+	}
+	return err
 }
 
 // Cleanup implements proxy.Mode. Virtual servers go that the table says are ours, and the table last: should anything fail,
@@ -80,7 +135,7 @@ func (m mode) Cleanup(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("remove what is there for %v: %w", f, err))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, kernel.RemoveCompatInterface())...)
 }
 
 func cleanup(ctx context.Context, f proxy.Family) error {

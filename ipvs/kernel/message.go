@@ -152,11 +152,10 @@ var errMalformed = errors.New("malformed message of IPVS")
 
 // nested decodes the one attribute of an answer.
 func nested(m netlink.Message, kind uint16) (*netlink.AttributeDecoder, error) {
-	const header = 4 // of generic netlink
-	if len(m.Data) < header {
+	if len(m.Data) < genlHeader {
 		return nil, errMalformed
 	}
-	ad, err := netlink.NewAttributeDecoder(m.Data[header:])
+	ad, err := netlink.NewAttributeDecoder(m.Data[genlHeader:])
 	if err != nil {
 		return nil, err
 	}

@@ -37,10 +37,10 @@ type Routes struct {
 	// Mark is the bit that packets carry which are to be delivered to this machine.
 	Mark uint32
 
-	// Source is the node's address; it may be invalid.
+	// Source is the address that the node speaks from to them; if it is invalid, the kernel chooses.
 	Source netip.Addr
 
-	// Last are ranges that the node reaches even without a route. That takes a Source.
+	// Last are ranges that the node reaches even without a route.
 	Last []netip.Prefix
 }
 
@@ -91,7 +91,7 @@ func (r *Router) plan(want Routes, loopback int) plan {
 			Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST, Protocol: protocolKernel,
 		}},
 	}
-	if !want.Source.IsValid() || len(want.Last) == 0 {
+	if len(want.Last) == 0 {
 		return p
 	}
 	p.rules = append(p.rules, rule(lastPriority, lastTable))
@@ -195,7 +195,18 @@ func sameRule(a, b netlink.Rule) bool {
 }
 
 func sameRoute(a, b netlink.Route) bool {
-	return a.Table == b.Table && a.LinkIndex == b.LinkIndex && a.Type == b.Type && destination(a) == destination(b) && a.Src.Equal(b.Src)
+	source := a.Src == nil || b.Src == nil || a.Src.Equal(b.Src) // see add
+	return a.Table == b.Table && a.LinkIndex == b.LinkIndex && a.Type == b.Type && destination(a) == destination(b) && source
+}
+
+// add adds a route. While an address is not yet usable, the kernel refuses a route that names it; it is left out then.
+func add(h *netlink.Handle, route netlink.Route) error {
+	err := h.RouteReplace(&route)
+	if errors.Is(err, unix.EINVAL) && route.Src != nil {
+		route.Src = nil
+		err = h.RouteReplace(&route)
+	}
+	return err
 }
 
 // destination is the range of a route. The kernel names none for that of all addresses.
@@ -226,7 +237,7 @@ func (r *Router) Apply(want Routes) (writes int, err error) {
 	}
 	missing, obsolete := r.plan(want, lo.Attrs().Index).compare(have)
 	for _, x := range missing.routes {
-		if err := h.RouteReplace(&x); err != nil {
+		if err := add(h, x); err != nil {
 			return writes, fmt.Errorf("add route %v to table %d: %w", x.Dst, x.Table, err)
 		}
 		writes++
