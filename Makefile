@@ -24,7 +24,7 @@ VM        := $(CURDIR)/e2e/vm/run
 VM_TESTS  := TestKernelIptables/nft/IPv4
 VM_SUITES = -suite 'virtual machine: ./e2e/vm' \
 	-suite 'kernel 6.1: -exec $(VM) -run $(VM_TESTS) ./e2e/kernel' \
-	-suite 'IPVS: -exec $(VM) -run TestKernelIPVS ./e2e/ipvs' \
+	-suite 'IPVS: -exec $(VM) ./e2e/ipvs -args -sluice=$(CURDIR)/bin/sluice' \
 	-suite 'clock: -exec $(VM) -run TestFaults/nftables/ClockJump ./e2e/faults -args -sluice=$(CURDIR)/bin/sluice'
 
 # What is released for each of these: the binary, what it consists of, and all licences.

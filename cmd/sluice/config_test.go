@@ -112,7 +112,7 @@ func TestEveryMistakeIsReported(t *testing.T) {
 		args []string
 		want []string // sorted; of each line, its beginning
 	}{
-		"mode":              {[]string{"--mode=kernelspace"}, []string{`--mode: "kernelspace" is not available; the modes are auto, nftables, iptables`}},
+		"mode":              {[]string{"--mode=kernelspace"}, []string{`--mode: "kernelspace" is not available; the modes are auto, nftables, ipvs, iptables`}},
 		"periods":           {[]string{"--config-sync-period=0", "--iptables-sync-period=0"}, []string{"--config-sync-period: 0s is not positive", "--iptables-min-sync-period: 1s is not between", "--iptables-sync-period: 0s is not positive"}},
 		"min over period":   {[]string{"--iptables-min-sync-period=31s"}, []string{"--iptables-min-sync-period: 31s is not between 0 and --iptables-sync-period, 30s"}},
 		"addresses":         {[]string{"--bind-address=x", "--healthz-bind-address=x", "--metrics-bind-address=1.2.3.4:http"}, []string{"--bind-address", "--healthz-bind-address", "--metrics-bind-address"}},

@@ -11,6 +11,7 @@ import (
 	"github.com/sluice-proxy/sluice/conntrack/sysctl"
 	"github.com/sluice-proxy/sluice/iptables"
 	"github.com/sluice-proxy/sluice/iptables/xtables"
+	"github.com/sluice-proxy/sluice/ipvs"
 	"github.com/sluice-proxy/sluice/nftables"
 	"github.com/sluice-proxy/sluice/proxy"
 )
@@ -30,6 +31,7 @@ type ModeConfig struct {
 // modes has a line for each mode, the one that --mode=auto prefers first.
 var modes = []mode{
 	{nftables.Name, newNFTables},
+	{ipvs.Name, newIPVS},
 	{iptables.Name, newIPTables},
 }
 
@@ -38,6 +40,10 @@ const auto = "auto"
 
 func newNFTables(_ context.Context, cfg ModeConfig) proxy.Mode {
 	return nftables.NewMode(nftables.Config{DropInvalid: cfg.dropsInvalid()})
+}
+
+func newIPVS(_ context.Context, cfg ModeConfig) proxy.Mode {
+	return ipvs.NewMode(ipvs.Config{DropInvalid: cfg.dropsInvalid()})
 }
 
 func newIPTables(ctx context.Context, cfg ModeConfig) proxy.Mode {

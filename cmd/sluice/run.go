@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
@@ -123,6 +124,9 @@ func lasting(err error) bool {
 	}
 	if refused, ok := errors.AsType[*nft.RefusedError](err); ok {
 		return !refused.Resource
+	}
+	if errors.Is(err, syscall.EAFNOSUPPORT) { // IPVS without IPv6
+		return true
 	}
 	refused, ok := errors.AsType[*xtables.RestoreError](err)
 	return ok && !refused.Resource

@@ -427,7 +427,7 @@ func TestVersionAndModesAreTold(t *testing.T) {
 	if out, err := run("version"); err != nil || !strings.HasPrefix(out, "sluice "+version()+"\n") {
 		t.Errorf("got %q, %v", out, err)
 	}
-	if _, err := run("cleanup", "--mode=none"); err == nil || !strings.Contains(err.Error(), "the modes are auto, nftables, iptables") {
+	if _, err := run("cleanup", "--mode=none"); err == nil || !strings.Contains(err.Error(), "the modes are auto, nftables, ipvs, iptables") {
 		t.Errorf("got %v", err)
 	}
 	if _, err := run("surprise"); err == nil {

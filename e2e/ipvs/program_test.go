@@ -1,0 +1,120 @@
+package ipvs_test
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/sluice-proxy/sluice/e2e/process"
+	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
+)
+
+var sluice = flag.String("sluice", "", "the program to test")
+
+// log keeps what the program says.
+type log struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *log) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+const objects = `
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: testing}
+spec:
+  clusterIP: 10.96.0.10
+  externalTrafficPolicy: Local
+  type: NodePort
+  ports: [{port: 80, nodePort: 30080}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, namespace: testing, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{port: 8080}]
+endpoints: [{addresses: [%v], nodeName: %s}]
+`
+
+// TestKernelProgramServes runs the program itself: it serves, follows changes, repairs, is killed, goes on, and cleans up.
+func TestKernelProgramServes(t *testing.T) {
+	if *sluice == "" {
+		t.Fatal("-sluice does not say which program to test")
+	}
+	l := lab.Start(t, lab.Config{Pods: 2})
+	s := &site{Lab: l, t: t, family: proxy.IPv4}
+	for _, pod := range l.Pods {
+		s.must(pod.Serve(proxy.TCP, 8080))
+	}
+	dir := t.TempDir()
+	serve := func(pod *lab.Host) {
+		t.Helper()
+		text := fmt.Sprintf(objects, pod.Addr(proxy.IPv4), "here")
+		s.must(os.WriteFile(filepath.Join(dir, "new"), []byte(text), 0o600))
+		s.must(os.Rename(filepath.Join(dir, "new"), filepath.Join(dir, "web.yaml")))
+	}
+	said := &log{}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(said)
+			_ = l.Node.Do(func() error { t.Log(dump(proxy.IPv4)); return nil })
+		}
+	})
+	start := func() *process.Process {
+		t.Helper()
+		p, err := process.Start(l.Node.Namespace, said, *sluice, "--mode=ipvs", "--manifest-dir", dir, "--hostname-override=here",
+			"--cluster-cidr", lab.ClusterCIDR.String(), "--service-cidrs", lab.ServiceCIDR.String(), "--conntrack-max-per-core=0")
+		s.must(err)
+		return p
+	}
+	answers := func(what string, pod *lab.Host) {
+		t.Helper()
+		for _, to := range []netip.AddrPort{s.in(vip, 80), netip.AddrPortFrom(lab.NodeIP, 30080)} {
+			s.eventually(what, func() bool {
+				o := l.Client.Probe(lab.Probe{To: to, Protocol: proxy.TCP, Timeout: moment})
+				return o.Result == lab.Answered && o.Server == pod.Name
+			})
+		}
+	}
+	serve(l.Pods[0])
+	p := start()
+	answers("the start", l.Pods[0])
+	serve(l.Pods[1])
+	answers("a change", l.Pods[1])
+	s.run("ipvsadm -C")
+	answers("a repair", l.Pods[1])
+	p.Kill()
+	answers("a killed process", l.Pods[1])
+	serve(l.Pods[0])
+	p = start()
+	answers("a successor", l.Pods[0])
+	s.must(p.Stop())
+	s.run(*sluice + " cleanup --mode=ipvs")
+	left := s.run("nft list ruleset") + s.run("ip rule") + s.run("ip route show table all") + s.servers()
+	for _, ours := range []string{"sluice", "0x2000", "2133", "-A "} {
+		if strings.Contains(left, ours) {
+			t.Errorf("%q is left:\n%s", ours, left)
+		}
+	}
+	if was := "0"; s.run("cat /proc/sys/net/ipv4/vs/conntrack") != was+"\n" {
+		t.Error("net.ipv4.vs.conntrack is not what it was")
+	}
+}
