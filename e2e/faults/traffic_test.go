@@ -32,6 +32,11 @@ const (
 	// resend is when a client of UDP asks again: a machine that is out of breath loses datagrams anywhere.
 	resend = 3 * time.Second
 
+	// A packet is lost now and then on a busy machine, so that a connection is answered to the second one only. One of
+	// shareResent may be, or fewResent if these are more: of the load, less than what comes in half a second.
+	shareResent = 50
+	fewResent   = 30
+
 	// settled is how many connections of each kind pass before a story goes on.
 	settled = 60
 )
@@ -49,6 +54,7 @@ const (
 // tally counts the connections, or what was said over them, of one kind.
 type tally struct {
 	made, failed, excused int
+	resent                int // answered, but not to the first packet, without an excuse
 
 	// The first few of each.
 	failures, excuses []string
@@ -154,6 +160,9 @@ func (tr *traffic) freshly(from *lab.Host, f proxy.Family, p proxy.Protocol) fun
 		began := tr.moment(fresh)
 		o := from.Probe(lab.Probe{To: to, Protocol: p, Timeout: answerLimit, Resend: resend})
 		tr.count(fresh, o.Result == lab.Answered, began, "%s to %v over %v: %v", from.Name, to, p, o)
+		if o.Resent {
+			tr.countResent(began)
+		}
 	}
 }
 
@@ -168,7 +177,8 @@ func (tr *traffic) longly(i int) func() {
 		var o lab.Outcome
 		if conn == nil {
 			conn, o = from.Connect(lab.Probe{To: to, Protocol: proxy.TCP, Timeout: answerLimit})
-			was = o
+			was, was.Resent = o, false
+			o = was
 			tr.keep(conn)
 		} else {
 			o = conn.Again(answerLimit)
@@ -236,6 +246,15 @@ func (tr *traffic) count(k kind, ok bool, began int, format string, args ...any)
 	default:
 		c.failed++
 		c.failures = note(c.failures, format, args)
+	}
+}
+
+// countResent takes a new connection into account that was answered late.
+func (tr *traffic) countResent(began int) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	if began%2 == 0 && began == tr.excuses[fresh] {
+		tr.tallies[fresh].resent++
 	}
 }
 
@@ -329,6 +348,13 @@ func (tr *traffic) end() {
 		tr.t.Logf("%-6s %6d made, %d failed %q, %d failed with an excuse %q", k, c.made, c.failed, c.failures, c.excused, c.excuses)
 		if c.failed > 0 {
 			tr.t.Errorf("%d %s connections were lost", c.failed, k)
+		}
+		if c.resent > 0 {
+			tr.t.Logf("%-6s %6d were answered to a second packet only", k, c.resent)
+		}
+		if most := max(fewResent, c.made/shareResent); c.resent > most {
+			tr.t.Errorf("%d of %d %s connections were answered to a second packet only, want at most %d: they were not served for a while",
+				c.resent, c.made, k, most)
 		}
 	}
 }

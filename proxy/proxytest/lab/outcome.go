@@ -64,6 +64,9 @@ type Outcome struct {
 	// translated.
 	Client netip.AddrPort
 
+	// Resent says, when a new connection was Answered, that a packet of the client's had to be sent more than once.
+	Resent bool
+
 	Err error // the error that the client got, if any
 }
 

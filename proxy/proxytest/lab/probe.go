@@ -134,17 +134,23 @@ func (c *Conn) start() Outcome {
 	default:
 		return Outcome{Result: Broken, Err: fmt.Errorf("probe with %v", c.probe.Protocol)}
 	}
-	return c.ask(deadline)
+	o := c.ask(deadline)
+	if c.probe.Protocol == proxy.TCP && o.Result == Answered {
+		o.Resent = c.socket.resent()
+	}
+	return o
 }
 
 // insist sends a datagram again and again until something comes back.
 func (c *Conn) insist(deadline time.Time) Outcome {
-	for {
+	for again := false; ; again = true {
 		next := time.Now().Add(c.probe.Resend)
-		if next.After(deadline) {
-			return c.askDatagram(deadline)
+		last := next.After(deadline)
+		if last {
+			next = deadline
 		}
-		if o := c.askDatagram(next); o.Result != Silence || o.Err != nil {
+		if o := c.askDatagram(next); last || o.Result != Silence || o.Err != nil {
+			o.Resent = again && o.Result == Answered
 			return o
 		}
 	}

@@ -119,6 +119,12 @@ func (s *socket) wait(events int16, deadline time.Time) (bool, error) {
 	}
 }
 
+// resent tells whether TCP had to send something more than once.
+func (s *socket) resent() bool {
+	info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && info.Total_retrans > 0
+}
+
 // pendingError is the error that the kernel holds for the socket, nil if there is none.
 func (s *socket) pendingError() error {
 	errno, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ERROR)
