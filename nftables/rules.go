@@ -277,7 +277,9 @@ func (w writer) filter(refusing bool) []chain {
 		const fresh = "ct state new jump "
 		input.rules = append(input.rules, fresh+refuse, fresh+refuseNodePorts)
 		forward.rules = append(forward.rules, fresh+refuse, fresh+refuseClusterIPs)
-		output.rules = append(output.rules, fresh+refuse, fresh+refuseClusterIPs)
+		// Later than here connection tracking would know the node's own connection as one that is not translated, and the
+		// same packet, sent again, would not be either.
+		output.rules = append(output.rules, fresh+refuse, fresh+refuseNodePorts, fresh+refuseClusterIPs)
 	}
 	return append(chains, input, forward, output)
 }
