@@ -68,7 +68,7 @@ test: build deps apiserver ## every suite, with the race detector; a skipped tes
 		-suite 'judges: -C e2e/judges ./...' \
 		$(VM_SUITES)
 
-kernel: deps ## only what needs the kernel: scenarios packet by packet, golden files loaded for real
+kernel: deps e2e/bin/kube-proxy ## only what needs the kernel: scenarios packet by packet, golden files loaded for real
 	$(GO) run ./hack/testsum -suite 'kernel: -run Kernel $(PACKAGES)'
 
 cluster: deps apiserver ## only the cluster suite: a real API server, the real binary, real packets

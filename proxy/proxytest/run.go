@@ -31,6 +31,10 @@ type Harness struct {
 	// and not in its connection tracking. Nil: there are none. It is called before each scenario.
 	Forget func() error
 
+	// Neighbour starts another proxy on the node of a lab, which ends with the test; nil: there is none. It follows each step
+	// before the mode does, or after it: by turns, and in IPv6 the other way round than in IPv4.
+	Neighbour func(t testing.TB, l *lab.Lab) Neighbour
+
 	// Dump shows, in the node's namespace that it is called in, what the mode left in the kernel. It is
 	// logged when a scenario fails.
 	Dump func(f proxy.Family) string
@@ -46,7 +50,7 @@ type Harness struct {
 // Exception is some packets of a scenario that a mode cannot treat as it should, and why.
 type Exception struct {
 	Scenario string   // its name
-	Packets  []string // lines of its steps, without the comment
+	Packets  []string // lines of its steps, without the comment; nil: the scenario is not played at all
 	Why      string
 }
 
@@ -89,7 +93,11 @@ func Run(t *testing.T, h Harness) {
 	}
 	all := h.jobs()
 	for _, e := range h.Except {
-		t.Logf("%s: %d packets are not sent: %s", e.Scenario, len(e.Packets), e.Why)
+		what := fmt.Sprintf("%d packets are not sent", len(e.Packets))
+		if e.Packets == nil {
+			what = "not played"
+		}
+		t.Logf("%s: %s: %s", e.Scenario, what, e.Why)
 	}
 	t.Logf("%d scenarios for mode %s, counting each family", len(all), h.Mode.Name())
 	jobs := make(chan job, len(all))
@@ -104,9 +112,9 @@ func Run(t *testing.T, h Harness) {
 	var wait sync.WaitGroup
 	for range workers {
 		wait.Go(func() {
-			labs := map[lab.Config]*lab.Lab{}
+			sites := map[lab.Config]*site{}
 			for j := range jobs {
-				t.Run(j.name(), func(sub *testing.T) { h.play(sub, h.labFor(t, labs, j.scenario), j) })
+				t.Run(j.name(), func(sub *testing.T) { h.play(sub, h.siteFor(t, sites, j.scenario), j) })
 			}
 		})
 	}
@@ -120,10 +128,16 @@ func (h *Harness) excepts(scenario string, p packet) bool {
 	})
 }
 
+// leavesOut tells whether a scenario is not played at all.
+func (h *Harness) leavesOut(scenario string) bool {
+	return slices.ContainsFunc(h.Except, func(e Exception) bool { return e.Scenario == scenario && e.Packets == nil })
+}
+
 // void are the exceptions that concern no packet of any scenario.
 func (h *Harness) void() []string {
 	lines := map[string]bool{}
 	for _, s := range Scenarios() {
+		lines[s.Name] = true
 		for _, step := range s.Steps {
 			packets, _ := parsePackets(proxy.IPv4, step.Packets)
 			for _, p := range packets {
@@ -133,6 +147,9 @@ func (h *Harness) void() []string {
 	}
 	var void []string
 	for _, e := range h.Except {
+		if !lines[e.Scenario] {
+			void = append(void, e.Scenario)
+		}
 		for _, p := range e.Packets {
 			if line := e.Scenario + ": " + p; !lines[line] {
 				void = append(void, line)
@@ -147,7 +164,7 @@ func (h *Harness) jobs() []job {
 	var all []job
 	for _, s := range Scenarios() {
 		for _, f := range h.families() {
-			if s.in(f) && (!s.Firewall || h.Firewall != nil) {
+			if s.in(f) && !h.leavesOut(s.Name) && (!s.Firewall || h.Firewall != nil) {
 				all = append(all, job{f, s})
 			}
 		}
@@ -155,11 +172,20 @@ func (h *Harness) jobs() []job {
 	return all
 }
 
-// labFor is the worker's lab for a scenario. It ends with the whole test.
-func (h *Harness) labFor(t *testing.T, labs map[lab.Config]*lab.Lab, s Scenario) *lab.Lab {
+// site is where a worker plays.
+type site struct {
+	*lab.Lab
+	neighbour Neighbour // nil: there is none
+}
+
+// siteFor is the worker's site for a scenario. It ends with the whole test.
+func (h *Harness) siteFor(t *testing.T, sites map[lab.Config]*site, s Scenario) *site {
 	cfg := lab.Config{Bridge: s.Node.Detect == ByBridge}
-	if labs[cfg] == nil {
-		labs[cfg] = lab.Start(t, cfg)
+	if sites[cfg] == nil {
+		sites[cfg] = &site{Lab: lab.Start(t, cfg)}
+		if h.Neighbour != nil {
+			sites[cfg].neighbour = h.Neighbour(t, sites[cfg].Lab)
+		}
 	}
-	return labs[cfg]
+	return sites[cfg]
 }

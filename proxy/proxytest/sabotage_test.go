@@ -117,13 +117,13 @@ func first() func(*proxy.Snapshot) *proxy.Snapshot {
 // TestKernelScenariosFailWithoutADataplane makes sure that no scenario passes by itself.
 func TestKernelScenariosFailWithoutADataplane(t *testing.T) {
 	h := sabotagedHarness(nil)
-	labs := map[lab.Config]*lab.Lab{}
+	sites := map[lab.Config]*site{}
 	for _, s := range Scenarios() {
 		f := proxy.IPv4
 		if !s.in(f) {
 			f = proxy.IPv6
 		}
-		if h.attempt(t, h.labFor(t, labs, s), job{f, s}) == nil {
+		if h.attempt(t, h.siteFor(t, sites, s), job{f, s}) == nil {
 			t.Errorf("%s passes although nothing is served", s.Name)
 		}
 	}
@@ -179,13 +179,13 @@ func TestKernelScenariosNoticeSabotage(t *testing.T) {
 		{"never removes a Service", "R16", keeper()},
 		{"never changes anything", "R117", first()},
 	}
-	labs := map[lab.Config]*lab.Lab{}
+	sites := map[lab.Config]*site{}
 	for _, test := range tests {
 		t.Run(test.name, func(sub *testing.T) {
 			h := sabotagedHarness(test.spoil)
 			for _, s := range Scenarios() {
 				if slices.Contains(s.Rules, test.rule) && s.in(proxy.IPv4) {
-					if failures := h.attempt(sub, h.labFor(t, labs, s), job{proxy.IPv4, s}); failures != nil {
+					if failures := h.attempt(sub, h.siteFor(t, sites, s), job{proxy.IPv4, s}); failures != nil {
 						sub.Logf("%s: %s", s.Name, failures[0])
 						return
 					}
@@ -220,13 +220,13 @@ func sabotagedHarness(spoil func(*proxy.Snapshot) *proxy.Snapshot) *Harness {
 }
 
 // attempt plays a scenario and returns what packets it misses, nil if none. Other trouble ends the test.
-func (h *Harness) attempt(t *testing.T, l *lab.Lab, j job) []string {
+func (h *Harness) attempt(t *testing.T, at *site, j job) []string {
 	r := &recorder{ctx: t.Context()}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		defer r.cleanUp()
-		h.play(r, l, j)
+		h.play(r, at, j)
 	}()
 	<-done
 	if r.trouble != "" {

@@ -34,11 +34,12 @@ type reporter interface {
 // stage is where a scenario is played.
 type stage struct {
 	*Harness
-	t        reporter
-	lab      *lab.Lab
-	family   proxy.Family
-	scenario Scenario
-	local    []localAddr
+	t         reporter
+	lab       *lab.Lab
+	neighbour Neighbour
+	family    proxy.Family
+	scenario  Scenario
+	local     []localAddr
 
 	objects map[string]runtime.Object // by kind, namespace and name
 	process
@@ -67,8 +68,8 @@ type open struct {
 }
 
 // play plays a scenario and leaves the node as it was, but for what an empty snapshot puts there.
-func (h *Harness) play(t reporter, l *lab.Lab, j job) {
-	s := &stage{Harness: h, t: t, lab: l, family: j.family, scenario: j.scenario,
+func (h *Harness) play(t reporter, at *site, j job) {
+	s := &stage{Harness: h, t: t, lab: at.Lab, neighbour: at.neighbour, family: j.family, scenario: j.scenario,
 		objects: map[string]runtime.Object{}, open: map[string]*open{}}
 	s.prepare()
 	for i, step := range j.scenario.Steps {
@@ -196,13 +197,26 @@ func (s *stage) step(i int, step Step) {
 		delete(s.objects, key(o))
 		s.unset(o)
 	}
-	s.apply(name)
+	s.follow(name, i)
 	packets, err := parsePackets(s.family, step.Packets)
 	s.must(name, err)
 	s.send(name, slices.DeleteFunc(packets, func(p packet) bool { return s.excepts(s.scenario.Name, p) }))
 }
 
-// apply brings the objects into the kernel, and does it again, which must not write anything.
+// follow brings the objects into the kernel, for the i-th step.
+func (s *stage) follow(step string, i int) {
+	s.t.Helper()
+	first := (i+int(s.family))%2 == 0
+	if first {
+		s.neighbourFollows(step)
+	}
+	s.apply(step)
+	if !first {
+		s.neighbourFollows(step)
+	}
+}
+
+// apply has the mode bring the objects into the kernel, and does it again, which must not write anything.
 func (s *stage) apply(step string) {
 	s.t.Helper()
 	s.builder.Update(s.tracker.Take().Inputs)
@@ -237,7 +251,8 @@ func (s *stage) end() {
 	for _, o := range s.objects {
 		s.unset(o)
 	}
-	s.apply("delete all objects")
+	clear(s.objects)
+	s.follow("delete all objects", len(s.scenario.Steps))
 	if n := s.applied.Len(); n != 0 {
 		s.t.Errorf("%d ServicePorts are left after all objects are deleted", n)
 	}

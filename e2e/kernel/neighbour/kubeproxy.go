@@ -1,0 +1,245 @@
+package neighbour
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sluice-proxy/sluice/e2e/process"
+	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/proxytest"
+	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
+)
+
+// Mode is one of kube-proxy's.
+type Mode string
+
+// The modes. Of iptables it is the backend nft.
+const (
+	IPTables Mode = "iptables"
+	NFTables Mode = "nftables"
+	IPVS     Mode = "ipvs"
+)
+
+// KubeProxy is a kube-proxy in the namespace of a lab's node. It implements proxytest.Neighbour. It is not safe for concurrent
+// use.
+type KubeProxy struct {
+	binary string
+	mode   Mode
+	lab    *lab.Lab
+	dir    string
+	api    *api
+	url    string
+
+	config  string // of the process
+	process *process.Process
+	log     logBuffer
+	ticks   int
+}
+
+// Start makes a kube-proxy that ends with the test. It has no rules until it is told to serve something.
+func Start(t testing.TB, l *lab.Lab, binary string, mode Mode) *KubeProxy {
+	t.Helper()
+	k := &KubeProxy{binary: binary, mode: mode, lab: l, dir: t.TempDir(), api: newAPI()}
+	if _, err := os.Stat(binary); err != nil {
+		t.Fatalf("%v: make apiserver builds it", err)
+	}
+	if err := k.linkTools(); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := l.Node.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.url = "http://" + listener.Addr().String()
+	server := &http.Server{Handler: k.api, ReadHeaderTimeout: time.Minute}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() {
+		k.stop()
+		_ = server.Close()
+		if t.Failed() {
+			t.Logf("the end of kube-proxy's log:\n%s", k.log.end())
+		}
+	})
+	return k
+}
+
+// linkTools makes a folder in which plain iptables and its kin are of backend nft: kube-proxy takes what it finds.
+func (k *KubeProxy) linkTools() error {
+	program, err := exec.LookPath("xtables-nft-multi")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, command := range []string{"iptables", "ip6tables"} {
+		for _, suffix := range []string{"", "-save", "-restore"} {
+			errs = append(errs, os.Symlink(program, filepath.Join(k.dir, command+suffix)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (k *KubeProxy) stop() {
+	if k.process != nil {
+		k.process.Kill()
+		k.process = nil
+	}
+}
+
+// Serve implements proxytest.Neighbour. A Service of our own, told of after all others, shows in the rules when kube-proxy has
+// come that far.
+func (k *KubeProxy) Serve(ctx context.Context, s proxytest.State) error {
+	k.ticks++
+	mark, endpoint := k.mark(s.Family, 98), k.mark(s.Family, 99)
+	service, slice := markers(s.Family, mark, endpoint)
+	k.api.set("nodes", s.Node)
+	k.api.set("servicecidrs", serviceCIDRs(s.Config)...)
+	k.api.set("endpointslices", append(objects(s.Slices), slice)...)
+	k.api.set("services", append(objects(s.Services), service)...)
+	if err := k.ensure(s.Config); err != nil {
+		return err
+	}
+	return k.await(ctx, s.Family, mark, endpoint)
+}
+
+// mark is an address that tells this call from all others.
+func (k *KubeProxy) mark(f proxy.Family, second byte) netip.Addr {
+	return lab.In(f, netip.AddrFrom4([4]byte{10, second, byte(k.ticks >> 8), byte(k.ticks)}))
+}
+
+func markers(f proxy.Family, at, endpoint netip.Addr) (*corev1.Service, *discoveryv1.EndpointSlice) {
+	family, addressType := corev1.IPv4Protocol, discoveryv1.AddressTypeIPv4
+	if f == proxy.IPv6 {
+		family, addressType = corev1.IPv6Protocol, discoveryv1.AddressTypeIPv6
+	}
+	meta := metav1.ObjectMeta{Namespace: "zz-neighbour", Name: "mark"} // the last by name
+	service := &corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{
+		Type: corev1.ServiceTypeClusterIP, ClusterIP: at.String(), ClusterIPs: []string{at.String()}, IPFamilies: []corev1.IPFamily{family},
+		Ports: []corev1.ServicePort{{Protocol: corev1.ProtocolTCP, Port: 9}},
+	}}
+	meta.Labels = map[string]string{discoveryv1.LabelServiceName: "mark"}
+	name, protocol, port := "", corev1.ProtocolTCP, int32(9)
+	slice := &discoveryv1.EndpointSlice{ObjectMeta: meta, AddressType: addressType,
+		Ports:     []discoveryv1.EndpointPort{{Name: &name, Protocol: &protocol, Port: &port}},
+		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{endpoint.String()}}},
+	}
+	return service, slice
+}
+
+func serviceCIDRs(c proxytest.Node) []object {
+	if c.NoServiceCIDR {
+		return nil
+	}
+	var texts []string
+	for _, f := range proxy.Families {
+		texts = append(texts, lab.PrefixIn(f, lab.ServiceCIDR).String())
+	}
+	return []object{&networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: texts}}}
+}
+
+// ensure runs kube-proxy with a configuration.
+func (k *KubeProxy) ensure(c proxytest.Node) error {
+	config, err := json.Marshal(k.configuration(c))
+	if err != nil || string(config) == k.config && k.process != nil {
+		return err
+	}
+	k.stop()
+	k.config = string(config)
+	files := map[string]string{
+		"config": k.config,
+		"kubeconfig": `{"apiVersion": "v1", "kind": "Config", "current-context": "c",
+			"clusters": [{"name": "c", "cluster": {"server": "` + k.url + `"}}], "contexts": [{"name": "c", "context": {"cluster": "c"}}]}`,
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(k.dir, name), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	k.process, err = process.Start(k.lab.Node.Namespace, &k.log, "env", "PATH="+k.dir+":"+os.Getenv("PATH"),
+		k.binary, "--config", filepath.Join(k.dir, "config"), "-v", "2")
+	return err
+}
+
+// await returns when the rules show the marks.
+func (k *KubeProxy) await(ctx context.Context, f proxy.Family, marks ...netip.Addr) error {
+	limit := time.After(lab.Patient(30 * time.Second))
+	poll := time.NewTicker(lab.Patient(20 * time.Millisecond))
+	defer poll.Stop()
+	for {
+		rules, err := k.rules(f)
+		if err == nil && contains(rules, marks) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-k.process.Done():
+			return fmt.Errorf("kube-proxy ended: %w\n%s", k.process.Err(), k.log.end())
+		case <-limit:
+			return fmt.Errorf("kube-proxy's rules do not show %v (%w):\n%s", marks, err, k.log.end())
+		case <-poll.C:
+		}
+	}
+}
+
+func contains(rules string, marks []netip.Addr) bool {
+	for _, mark := range marks {
+		if !strings.Contains(rules, mark.String()) {
+			return false
+		}
+	}
+	return true
+}
+
+// rules are where a Service and its endpoints show.
+func (k *KubeProxy) rules(f proxy.Family) (string, error) {
+	six := map[proxy.Family]string{proxy.IPv4: "", proxy.IPv6: "6"}[f]
+	switch k.mode {
+	case NFTables:
+		return k.lab.Node.Run("nft", "list", "table", "ip"+six, "kube-proxy")
+	case IPVS:
+		return k.lab.Node.Run("ipvsadm", "-Ln")
+	}
+	return k.lab.Node.Run("ip"+six+"tables-nft-save", "-t", "nat")
+}
+
+// logBuffer keeps the end of what is written. It is safe for concurrent use.
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+const maxLog = 1 << 20
+
+// Write implements io.Writer.
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.text.Len() > maxLog {
+		b.text.Next(maxLog / 2)
+	}
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) end() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	text := b.text.String()
+	return text[max(0, len(text)-4000):]
+}

@@ -1,0 +1,93 @@
+package kernel_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/sluice-proxy/sluice/e2e/kernel/neighbour"
+	"github.com/sluice-proxy/sluice/nftables"
+	"github.com/sluice-proxy/sluice/proxy/proxytest"
+	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
+)
+
+// kubeProxysOwn are packets that Sluice leaves alone, and that are kube-proxy's then: both cannot be told the same, or
+// kube-proxy does what Sluice deliberately does not.
+func kubeProxysOwn(mode neighbour.Mode) []proxytest.Exception {
+	all := []proxytest.Exception{
+		{
+			Scenario: "external IPs can be switched off",
+			Packets:  []string{"client -> 203.0.113.10:80: unhandled", "node -> 203.0.113.10:80: unhandled"},
+			Why:      "kube-proxy serves them",
+		},
+		{
+			Scenario: "an address that two Services claim has one owner",
+			Packets:  []string{"client -> 203.0.113.10:80: refused"},
+			Why:      "kube-proxy has another one serve it",
+		},
+		{
+			Scenario: "malformed objects spoil nobody else",
+			Why:      "kube-proxy writes nothing as long as they are there",
+		},
+	}
+	switch mode {
+	case neighbour.NFTables:
+		return append(all, proxytest.Exception{
+			Scenario: "nodePortAddresses select the addresses of NodePorts",
+			Packets: []string{
+				"client -> 192.168.50.1:30080: unhandled", "node -> 192.168.50.1:30080: unhandled", "client -> 192.168.50.1:30081: unhandled",
+			},
+			Why: "kube-proxy serves primary without an address",
+		}, proxytest.Exception{
+			Scenario: "NodePorts follow the addresses of the node",
+			Packets:  []string{"client -> 198.51.100.10:30080: unhandled", "client -> 198.51.100.10:30081: unhandled"},
+			Why:      "kube-proxy looks at addresses now and then",
+		}, proxytest.Exception{
+			Scenario: "addresses of a ServiceCIDR that nobody has are dropped",
+			Packets:  []string{"pod-b -> 10.96.0.99:80: unhandled", "node -> 10.96.0.99:80: unhandled"},
+			Why:      "kube-proxy does not forget a range",
+		}, proxytest.Exception{
+			Scenario: "names may be as long as they may be",
+			Why:      "kube-proxy writes nothing: its names become too long for nft",
+		})
+	case neighbour.IPTables:
+		const everywhere = "kube-proxy refuses ports without endpoints at all addresses"
+		return append(all, proxytest.Exception{
+			Scenario: "nodePortAddresses select the addresses of NodePorts",
+			Packets: []string{
+				"client -> 192.168.50.2:30081: unhandled", "node -> 192.168.50.2:30081: unhandled", "client -> 192.168.50.1:30081: unhandled",
+				"client -> 192.168.50.1:30080: unhandled", "node -> 192.168.50.1:30080: unhandled",
+			},
+			Why: everywhere + ", and serves primary without an address",
+		}, proxytest.Exception{
+			Scenario: "NodePorts stay off 127.0.0.1 if the node says so",
+			Packets:  []string{"node -> 127.0.0.1:30081: unhandled", "client -> 192.168.50.1:30081: unhandled"},
+			Why:      everywhere,
+		}, proxytest.Exception{
+			Scenario: "NodePorts are never on ::1",
+			Packets:  []string{"node -> 127.0.0.1:30081: unhandled"},
+			Why:      everywhere,
+		})
+	}
+	return all
+}
+
+// TestKernelNftablesBesideKubeProxy plays the scenarios while kube-proxy serves the same objects on the same node, by all of
+// its modes that this kernel has.
+func TestKernelNftablesBesideKubeProxy(t *testing.T) {
+	modes := []neighbour.Mode{neighbour.NFTables, neighbour.IPTables}
+	if _, err := os.Stat("/proc/net/ip_vs"); err == nil {
+		modes = append(modes, neighbour.IPVS)
+	}
+	for _, mode := range modes {
+		t.Run(string(mode), func(t *testing.T) {
+			proxytest.Run(t, proxytest.Harness{
+				Mode: nftables.NewMode(nftables.Config{DropInvalid: true}),
+				Dump: listTable,
+				Neighbour: func(t testing.TB, l *lab.Lab) proxytest.Neighbour {
+					return neighbour.Start(t, l, "../bin/kube-proxy", mode)
+				},
+				Except: kubeProxysOwn(mode),
+			})
+		})
+	}
+}
