@@ -19,13 +19,18 @@ type Interface interface {
 
 	// Read is what the kernel holds of the table, nil if there is none.
 	Read(ctx context.Context) (*State, error)
+
+	// Count is how many elements a set has, expired ones that are still there included, 0 if there is no such set. Cheap says
+	// that the kernel knows; before Linux 6.16 it has to list them all. It may run beside the other methods.
+	Count(set string) (n int, cheap bool, err error)
 }
 
 // State is what the kernel holds of a table.
 type State struct {
-	// Fits says that the table has exactly the sets and base chains of the schema. If it does not, the
-	// rest is not read.
-	Fits bool
+	// Fits says that the table has exactly the sets and base chains of the schema. If it does not, Unlike names those that are
+	// missing, too many, or declared in another way, and elements are not read.
+	Fits   bool
+	Unlike []string
 
 	// Chains are the comments of the rules of each chain, in order.
 	Chains map[string][]string

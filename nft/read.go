@@ -65,7 +65,7 @@ func (r *reader) read(ctx context.Context) (*State, error) {
 			return nil, err
 		}
 	}
-	if state.Fits {
+	if state.Fits = len(state.Unlike) == 0; state.Fits {
 		for _, s := range r.schema.Sets {
 			if s.Packets {
 				continue
@@ -84,7 +84,7 @@ func (r *reader) read(ctx context.Context) (*State, error) {
 
 func (r *reader) table() (*State, error) {
 	_, err := r.ask(unix.NFT_MSG_GETTABLE, 0, text(unix.NFTA_TABLE_NAME, r.name))
-	return &State{Fits: true, Chains: map[string][]string{}, Elements: map[string][]Element{}}, err
+	return &State{Chains: map[string][]string{}, Elements: map[string][]Element{}}, err
 }
 
 // hookNumbers are those of the kernel.
@@ -95,7 +95,7 @@ func (r *reader) chains(to *State) error {
 	if err != nil {
 		return err
 	}
-	bases := 0
+	fit := map[string]bool{}
 	for _, m := range chains {
 		if m.Text(unix.NFTA_CHAIN_TABLE) != r.name {
 			continue
@@ -106,16 +106,20 @@ func (r *reader) chains(to *State) error {
 		if hook == nil {
 			continue
 		}
-		bases++
-		fits := false
 		for _, want := range r.schema.Chains {
-			fits = fits || want.Name == name && m.Text(unix.NFTA_CHAIN_TYPE) == string(want.Type) &&
+			fit[name] = fit[name] || want.Name == name && m.Text(unix.NFTA_CHAIN_TYPE) == string(want.Type) &&
 				number(nfwatch.Nested(hook, unix.NFTA_HOOK_HOOKNUM)) == hookNumbers[string(want.Hook)] &&
 				int32(number(nfwatch.Nested(hook, unix.NFTA_HOOK_PRIORITY))) == int32(want.Priority)
 		}
-		to.Fits = to.Fits && fits
+		if !fit[name] {
+			to.Unlike = append(to.Unlike, "chain "+name)
+		}
 	}
-	to.Fits = to.Fits && bases == len(r.schema.Chains)
+	for _, want := range r.schema.Chains {
+		if _, found := fit[want.Name]; !found {
+			to.Unlike = append(to.Unlike, "chain "+want.Name)
+		}
+	}
 	return nil
 }
 
@@ -135,17 +139,22 @@ func (r *reader) sets(to *State) error {
 	if err != nil {
 		return err
 	}
-	found := 0
+	found := map[string]bool{}
 	for _, m := range sets {
 		name := m.Text(unix.NFTA_SET_NAME)
 		if strings.HasPrefix(name, "__") {
 			continue // part of a rule
 		}
-		found++
-		s := r.schema.Set(name)
-		to.Fits = to.Fits && s != nil && s.isDeclaredBy(m, r.family)
+		found[name] = true
+		if s := r.schema.Set(name); s == nil || !s.isDeclaredBy(m, r.family) {
+			to.Unlike = append(to.Unlike, "set "+name)
+		}
 	}
-	to.Fits = to.Fits && found == len(r.schema.Sets)
+	for _, want := range r.schema.Sets {
+		if !found[want.Name] {
+			to.Unlike = append(to.Unlike, "set "+want.Name)
+		}
+	}
 	return nil
 }
 

@@ -19,7 +19,7 @@ import (
 // else's changes of rules while it takes one.
 const maxElements = 2000
 
-// dataplane writes one family's table. It implements proxy.Dataplane and proxy.Watcher.
+// dataplane writes one family's table. It implements proxy.Dataplane, proxy.Watcher and proxy.Rememberer.
 type dataplane struct {
 	cfg    Config
 	family proxy.Family
@@ -27,10 +27,13 @@ type dataplane struct {
 	batch  int // elements of a transaction
 	watch  func(ctx context.Context, doubt func(reason string)) error
 
-	held  *held // nil: nothing is known
-	fresh bool  // since Apply began, held was read from the kernel
-	shelf shelf.Shelf
-	now   func() time.Time
+	remembered clients
+
+	held    *held // nil: nothing is known
+	fresh   bool  // since Apply began, held was read from the kernel
+	doubted bool  // since the table was last read, somebody else may have changed it
+	shelf   shelf.Shelf
+	now     func() time.Time
 
 	report struct {
 		full                    bool
@@ -54,7 +57,10 @@ type held struct {
 }
 
 func newDataplane(cfg Config, f proxy.Family, table nft.Interface) *dataplane {
-	return &dataplane{cfg: cfg, family: f, table: table, batch: maxElements, shelf: shelf.Shelf{}, now: time.Now}
+	return &dataplane{
+		cfg: cfg, family: f, table: table, batch: maxElements,
+		remembered: clients{count: table.Count, now: time.Now}, shelf: shelf.Shelf{}, now: time.Now,
+	}
 }
 
 // Apply implements proxy.Dataplane. It runs nothing if want asks for what is there.
@@ -75,12 +81,15 @@ func (d *dataplane) Apply(ctx context.Context, want *proxy.Snapshot) (proxy.Repo
 }
 
 // Resync implements proxy.Dataplane: the next Apply reads what is there.
-func (d *dataplane) Resync(string) { d.held = nil }
+func (d *dataplane) Resync(string) { d.held, d.doubted = nil, true }
 
 // Watch implements proxy.Watcher.
 func (d *dataplane) Watch(ctx context.Context, doubt func(reason string)) error {
 	return d.watch(ctx, doubt)
 }
+
+// Clients implements proxy.Rememberer.
+func (d *dataplane) Clients() (n, limit int, err error) { return d.remembered.get() }
 
 func (d *dataplane) reported() proxy.Report {
 	now := d.now()

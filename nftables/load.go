@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -26,8 +27,13 @@ func (d *dataplane) load(ctx context.Context, target *proxy.Snapshot) ([]shelf.O
 	d.held = d.holdNothing(target.Node())
 	switch {
 	case found == nil:
+		var all damage
+		all.missing.add("all of it")
+		d.tell(ctx, &all)
 		return d.begin(ctx, d.table.NewTransaction(), target)
 	case !found.Fits:
+		klog.FromContext(ctx).Info("Replacing a table of another layout", "table", Table, "unlike", strings.Join(found.Unlike, ", "))
+		d.doubted = false
 		return d.replace(ctx, target)
 	}
 	refused, err := d.adopt(ctx, target, found)
@@ -69,7 +75,6 @@ func vanish(tx *knftables.Transaction) {
 
 // replace puts a table of this layout in the place of another one, in one transaction if the kernel takes that.
 func (d *dataplane) replace(ctx context.Context, target *proxy.Snapshot) ([]shelf.Offence, error) {
-	klog.FromContext(ctx).Info("Replacing a table of another layout", "table", Table)
 	h := d.held
 	all, refused := d.changes(target)
 	if len(refused) > 0 {
@@ -103,10 +108,17 @@ func (d *dataplane) adopt(ctx context.Context, target *proxy.Snapshot, found *nf
 	if len(refused) > 0 {
 		return refused, nil
 	}
-	if err := d.adoptChains(ctx, all, found.Chains); err != nil {
+	var differs damage
+	if err := d.adoptChains(ctx, all, found.Chains, &differs); err != nil {
 		return nil, err
 	}
 	common, obsolete := l.rest(h.owners)
+	for _, c := range all {
+		differs.edits(c.edits.list)
+	}
+	differs.edits(common.list)
+	differs.edits(obsolete)
+	d.tell(ctx, &differs)
 	if err := d.commit(ctx, d.table.NewTransaction(), []*change{{edits: common}}, d.batch); err != nil {
 		return nil, err
 	}
@@ -124,15 +136,16 @@ func (d *dataplane) adopt(ctx context.Context, target *proxy.Snapshot, found *nf
 
 // adoptChains makes the chains that are there what they should be. Those that are wanted and not there come with what
 // leads to them; those that are not wanted go later.
-func (d *dataplane) adoptChains(ctx context.Context, all []*change, there map[string][]string) error {
+func (d *dataplane) adoptChains(ctx context.Context, all []*change, there map[string][]string, differs *damage) error {
 	h := d.held
 	is := func(c chain) bool {
 		digests, ok := there[c.name]
 		return ok && slices.Equal(digests, c.digests())
 	}
-	h.refusing = true
-	for _, c := range h.writer.filter(true) {
-		h.refusing = h.refusing && is(c)
+	// One chain that refuses is proof enough: what is amiss with the others is mended.
+	patient := h.writer.filter(false)
+	for i, c := range h.writer.filter(true) {
+		h.refusing = h.refusing || is(c) && !slices.Equal(c.rules, patient[i].rules)
 	}
 	want := h.writer.fixed(h.refusing)
 	known := map[string]bool{}
@@ -159,7 +172,10 @@ func (d *dataplane) adoptChains(ctx context.Context, all []*change, there map[st
 	for _, c := range want {
 		if is(c) {
 			was = append(was, c)
+			continue
 		}
+		_, here := there[c.name]
+		differs.chain(c.name, here)
 	}
 	if err := d.rewrite(ctx, was, want); err != nil {
 		return fmt.Errorf("write rules: %w", err)

@@ -145,9 +145,7 @@ func (w *Watch) read(ctx context.Context, messages []netlink.Message, doubt func
 		switch {
 		case !ok:
 		case m.Kind != unix.NFT_MSG_NEWGEN:
-			if w.reason == "" {
-				w.reason = w.cfg.Touched(m)
-			}
+			w.note(m)
 		default:
 			if err := w.judge(ctx, m.Generation(raw.Header.PID), doubt); err != nil {
 				return err
@@ -155,6 +153,13 @@ func (w *Watch) read(ctx context.Context, messages []netlink.Message, doubt func
 		}
 	}
 	return nil
+}
+
+// note keeps the first thing that happened to what is ours, unless a whole table went: what it held is told of before.
+func (w *Watch) note(m Message) {
+	if reason := w.cfg.Touched(m); reason != "" && (w.reason == "" || m.Kind == unix.NFT_MSG_DELTABLE) {
+		w.reason = reason
+	}
 }
 
 // judge ends a commit.

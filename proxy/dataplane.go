@@ -24,6 +24,13 @@ type Watcher interface {
 	Watch(ctx context.Context, doubt func(reason string)) error
 }
 
+// Rememberer is a Dataplane that keeps the clients of session affinity in one place, which may become full.
+type Rememberer interface {
+	// Clients is how many are remembered, and how many can be: further ones are served, and not remembered. The number may
+	// be some minutes old. It is safe for concurrent use.
+	Clients() (n, limit int, err error)
+}
+
 // Report is what an Apply did. After an error it holds what is known.
 type Report struct {
 	// Again, when not 0, asks for another Apply after that time even if nothing changes.

@@ -49,6 +49,14 @@ func (f Family) Loopback() netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8)
 }
 
+// Localhost is the loopback address that the family's hosts use.
+func (f Family) Localhost() netip.Addr {
+	if f == IPv6 {
+		return netip.IPv6Loopback()
+	}
+	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+}
+
 // Has tells whether a is a valid address of the family. An IPv4 address in IPv6 notation
 // (::ffff:192.0.2.1) belongs to neither: callers unmap it first.
 func (f Family) Has(a netip.Addr) bool {

@@ -58,11 +58,15 @@ type NodePortAddrs struct {
 
 	// Localhost also serves the family's loopback range, to the node itself.
 	Localhost bool
+
+	// Relayed says that the family's loopback address is asked for by name, and Localhost does not serve it: a process may. It
+	// concerns no rule of a mode.
+	Relayed bool
 }
 
 // Equal tells whether two selections are the same.
 func (a NodePortAddrs) Equal(o NodePortAddrs) bool {
-	return a.All == o.All && a.Localhost == o.Localhost && slices.Equal(a.Addrs, o.Addrs)
+	return a.All == o.All && a.Localhost == o.Localhost && a.Relayed == o.Relayed && slices.Equal(a.Addrs, o.Addrs)
 }
 
 // PodSourceKind is a way to recognise the traffic of pods.

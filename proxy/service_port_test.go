@@ -39,7 +39,7 @@ func fullNode() *proxy.Node {
 		Zone:           "zone",
 		IP:             netip.MustParseAddr("fd00::1"),
 		Addrs:          []netip.Addr{netip.MustParseAddr("fd00::1")},
-		NodePorts:      proxy.NodePortAddrs{All: true, Addrs: []netip.Addr{netip.MustParseAddr("fd00::1")}, Localhost: true},
+		NodePorts:      proxy.NodePortAddrs{All: true, Addrs: []netip.Addr{netip.MustParseAddr("fd00::1")}, Localhost: true, Relayed: true},
 		PodSource:      proxy.PodSource{Kind: proxy.PodSourcePrefix, Prefix: netip.MustParsePrefix("fd01::/64"), Interface: "cni0"},
 		MasqueradeAll:  true,
 		MasqueradeMark: 0x4000,

@@ -28,7 +28,7 @@ type ModeConfig struct {
 	TCPBeLiberal    bool // connection tracking will be liberal, whatever it is now
 }
 
-// modes has a line for each mode, the one that --mode=auto prefers first.
+// modes has a line for each mode. Their order is that in which --mode=auto tries them: nftables, then ipvs, then iptables.
 var modes = []mode{
 	{nftables.Name, newNFTables},
 	{ipvs.Name, newIPVS},

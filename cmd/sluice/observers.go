@@ -9,26 +9,43 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/sluice-proxy/sluice/conntrack"
+	"github.com/sluice-proxy/sluice/nftables"
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/desired"
 	"github.com/sluice-proxy/sluice/proxy/healthcheck"
 	"github.com/sluice-proxy/sluice/proxy/loop"
 	"github.com/sluice-proxy/sluice/proxy/metrics"
+	"github.com/sluice-proxy/sluice/proxy/relay"
 	"github.com/sluice-proxy/sluice/proxy/report"
 )
 
 // observers are told of each step of the loop in this order: what is quick comes first.
 func (p *proxier) observers() []loop.Observer {
-	return []loop.Observer{
+	all := []loop.Observer{
 		metricsObserver{metrics: p.metrics},
 		healthObserver{health: p.health},
 		reportObserver{reporter: report.New(p.events)},
 		flowsObserver{cleaner: conntrack.NewCleaner(&conntrack.Kernel{}), metrics: p.metrics, turns: new([len(proxy.Families)]turn)},
 	}
+	if p.cfg.Mode.name == nftables.Name {
+		all = append(all, relayObserver{relay: p.relay})
+	}
+	return all
 }
 
 // changes is the tracker's state in the words of the metrics.
 func (p *proxier) changes() metrics.Changes { return metrics.Changes(p.tracker.Stats()) }
+
+// remembered has what counts the clients of session affinity, in modes that can tell.
+func (p *proxier) remembered() map[proxy.Family]func() (n, limit int, err error) {
+	read := map[proxy.Family]func() (n, limit int, err error){}
+	for f, dataplane := range p.dataplanes {
+		if r, ok := dataplane.(proxy.Rememberer); ok {
+			read[f] = r.Clients
+		}
+	}
+	return read
+}
 
 // listenFailed reports a health check port of a Service that something else on the node uses.
 func (p *proxier) listenFailed(service proxy.ServiceName, port uint16, err error) {
@@ -75,6 +92,14 @@ func (o healthObserver) Applied(ctx context.Context, a loop.Applied) {
 	o.health.Applied(a.Family, a.New, a.Report.SetAside)
 	o.health.Services(ctx, a.Family, a.New)
 }
+
+// relayObserver serves NodePorts on localhost where no rule can. It is for the modes in which kube-proxy does so.
+type relayObserver struct {
+	deaf
+	relay *relay.Relay
+}
+
+func (o relayObserver) Applied(ctx context.Context, a loop.Applied) { o.relay.Applied(ctx, a.New) }
 
 type reportObserver struct {
 	deaf

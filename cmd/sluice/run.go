@@ -21,6 +21,7 @@ import (
 	"github.com/sluice-proxy/sluice/proxy/loop"
 	"github.com/sluice-proxy/sluice/proxy/metrics"
 	"github.com/sluice-proxy/sluice/proxy/nodeinfo"
+	"github.com/sluice-proxy/sluice/proxy/relay"
 	"github.com/sluice-proxy/sluice/proxy/report"
 	"github.com/sluice-proxy/sluice/proxy/track"
 )
@@ -176,6 +177,7 @@ type proxier struct {
 
 	metrics    *metrics.Metrics
 	health     *healthcheck.Server
+	relay      *relay.Relay
 	events     report.EventFunc
 	nodeEvents func(report.Event)
 }
@@ -185,6 +187,8 @@ func (p *proxier) serve(ctx context.Context, group *errgroup.Group, o origin) er
 	source := newSource(p, o)
 	p.events, p.nodeEvents = source.event, source.nodeEvent
 	p.metrics = metrics.New(metrics.Config{Mode: p.cfg.Mode.name, Changes: p.changes, Build: build()})
+	p.metrics.Clients(p.remembered())
+	p.relay = relay.New(relay.Config{Failed: p.metrics.RelayFailed})
 	p.health = healthcheck.New(healthcheck.Config{
 		Families:     families(p.dataplanes),
 		SyncPeriod:   p.cfg.SyncPeriod,
@@ -209,5 +213,6 @@ func (p *proxier) serve(ctx context.Context, group *errgroup.Group, o origin) er
 		Observers:   p.observers(),
 	}).Run(ctx)
 	p.health.CloseServices()
+	p.relay.Close()
 	return nil
 }

@@ -65,6 +65,12 @@ var situations = map[string]struct{ fires, silent []string }{
 		fires:  []string{`sluice_repairs_total{job="sluice",reason="x",ip_family="IPv4"} 0+1x120`},
 		silent: []string{`sluice_repairs_total{job="sluice",reason="x"} 0x100 1x20`},
 	},
+	"SluiceAffinityNearlyFull": {
+		fires: []string{`sluice_affinity_clients{job="sluice",node="a",ip_family="IPv4"} 900000x120
+			sluice_affinity_clients_limit{job="sluice",node="a",ip_family="IPv4"} 1048576x120`},
+		silent: []string{`sluice_affinity_clients{job="sluice",node="a",ip_family="IPv4"} 800000x120
+			sluice_affinity_clients_limit{job="sluice",node="a",ip_family="IPv4"} 1048576x120`},
+	},
 	"SluiceAddressConflict": {
 		fires:  []string{`sluice_frontend_conflicts{job="sluice",node="a"} 2x120`},
 		silent: []string{`sluice_frontend_conflicts{job="sluice",node="a"} 0x120`},

@@ -242,14 +242,7 @@ func listenAddrs(n *proxy.Node) []netip.Addr {
 	}
 	addrs := slices.Clone(n.NodePorts.Addrs)
 	if n.NodePorts.Localhost {
-		addrs = append(addrs, loopback(n.Family))
+		addrs = append(addrs, n.Family.Localhost())
 	}
 	return addrs
-}
-
-func loopback(f proxy.Family) netip.Addr {
-	if f == proxy.IPv6 {
-		return netip.IPv6Loopback()
-	}
-	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
 }

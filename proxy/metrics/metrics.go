@@ -64,6 +64,7 @@ type Metrics struct {
 	failures            *prometheus.CounterVec
 	repairs             *prometheus.CounterVec
 	reasons             vocabulary
+	relayFailures       *prometheus.CounterVec
 	iptables            *iptablesMetrics // nil in other modes
 }
 
@@ -112,6 +113,8 @@ func New(cfg Config) *Metrics {
 		m.iptables = newIPTables(f)
 	case "nftables":
 		m.phases(f)
+		m.relayFailures = f.counter("sluice_localhost_listen_failures_total",
+			"Attempts to listen on a NodePort of the loopback address that failed.", familyLabel)
 	}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -215,6 +218,13 @@ func (m *Metrics) Conflicts(f proxy.Family, n int) {
 // after the first 20 different ones all others count as "other".
 func (m *Metrics) Repair(f proxy.Family, reason string) {
 	m.repairs.WithLabelValues(m.reasons.word(reason), f.String()).Inc()
+}
+
+// RelayFailed counts a NodePort that could not be opened on the loopback address.
+func (m *Metrics) RelayFailed(f proxy.Family) {
+	if m.relayFailures != nil {
+		m.relayFailures.WithLabelValues(f.String()).Inc()
+	}
 }
 
 // Healthz counts an answer of /healthz.

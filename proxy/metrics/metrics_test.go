@@ -200,6 +200,23 @@ func TestEventsAreCounted(t *testing.T) {
 	expect(t, m, map[string]string{`sluice_service_ports_set_aside{ip_family="IPv6"}`: "0"})
 }
 
+func TestClientsAreCountedWhereTheModeCan(t *testing.T) {
+	m := newMetrics("nftables")
+	m.Clients(nil)
+	expect(t, m, map[string]string{`sluice_affinity_clients{ip_family="IPv4"}`: "absent"})
+	n := 7
+	m.Clients(map[proxy.Family]func() (n, limit int, err error){
+		proxy.IPv4: func() (int, int, error) { return n, 100, nil },
+		proxy.IPv6: func() (int, int, error) { return 0, 100, errors.New("no answer") },
+	})
+	n++
+	expect(t, m, map[string]string{
+		`sluice_affinity_clients{ip_family="IPv4"}`:       "8",
+		`sluice_affinity_clients_limit{ip_family="IPv4"}`: "100",
+		`sluice_affinity_clients{ip_family="IPv6"}`:       "absent",
+	})
+}
+
 func TestReasonsOfRepairsAreBounded(t *testing.T) {
 	m := newMetrics("iptables")
 	for pid := range 100 {

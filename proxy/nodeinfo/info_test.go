@@ -150,27 +150,32 @@ func TestNodePortSelection(t *testing.T) {
 	all := proxy.NodePortAddrs{All: true}
 	allAndLocalhost := proxy.NodePortAddrs{All: true, Localhost: true}
 	some := func(as ...string) proxy.NodePortAddrs { return proxy.NodePortAddrs{Addrs: addrs(as...)} }
+	relayed := func(as ...string) proxy.NodePortAddrs { return proxy.NodePortAddrs{Addrs: addrs(as...), Relayed: true} }
 	for name, c := range map[string]struct {
 		values  []string
 		without bool // localhost NodePorts are off
 		v4, v6  proxy.NodePortAddrs
 	}{
-		"unset":                      {v4: allAndLocalhost, v6: all},
-		"unset, no localhost":        {without: true, v4: all, v6: all},
-		"all":                        {values: []string{"all"}, v4: allAndLocalhost, v6: all},
-		"zero CIDR":                  {values: []string{"0.0.0.0/0", "2001:db8::/32"}, v4: allAndLocalhost, v6: some("2001:db8::1")},
-		"zero CIDR wins":             {values: []string{"192.0.2.1/32", "0.0.0.0/0"}, v4: allAndLocalhost, v6: all},
-		"CIDR of one family":         {values: []string{"192.0.2.0/24"}, v4: some("192.0.2.1", "192.0.2.9"), v6: all},
-		"CIDR without an address":    {values: []string{"203.0.113.0/24"}, v4: some(), v6: all},
-		"primary":                    {values: []string{"primary"}, v4: some("192.0.2.1"), v6: some()},
-		"localhost":                  {values: []string{"localhost"}, v4: proxy.NodePortAddrs{Localhost: true}, v6: some()},
-		"localhost switched off":     {values: []string{"localhost"}, without: true, v4: some(), v6: some()},
-		"primary and localhost":      {values: []string{"primary", "localhost"}, v4: proxy.NodePortAddrs{Addrs: addrs("192.0.2.1"), Localhost: true}, v6: some()},
-		"primary and CIDR":           {values: []string{"primary", "198.51.100.0/24"}, v4: some("192.0.2.1", "198.51.100.1"), v6: some()},
-		"loopback CIDR":              {values: []string{"127.0.0.0/8", "198.51.100.0/24"}, v4: proxy.NodePortAddrs{Addrs: addrs("198.51.100.1"), Localhost: true}, v6: all},
-		"one loopback address":       {values: []string{"127.0.0.1/32"}, v4: proxy.NodePortAddrs{Localhost: true}, v6: all},
-		"IPv6 loopback stays closed": {values: []string{"::1/128"}, v4: allAndLocalhost, v6: some()},
-		"host bits set":              {values: []string{"198.51.100.77/24", "::/0"}, v4: some("198.51.100.1"), v6: all},
+		"unset":                    {v4: allAndLocalhost, v6: all},
+		"unset, no localhost":      {without: true, v4: all, v6: all},
+		"all":                      {values: []string{"all"}, v4: allAndLocalhost, v6: all},
+		"zero CIDR":                {values: []string{"0.0.0.0/0", "2001:db8::/32"}, v4: allAndLocalhost, v6: some("2001:db8::1")},
+		"zero CIDR wins":           {values: []string{"192.0.2.1/32", "0.0.0.0/0"}, v4: allAndLocalhost, v6: all},
+		"CIDR of one family":       {values: []string{"192.0.2.0/24"}, v4: some("192.0.2.1", "192.0.2.9"), v6: all},
+		"CIDR without an address":  {values: []string{"203.0.113.0/24"}, v4: some(), v6: all},
+		"primary":                  {values: []string{"primary"}, v4: some("192.0.2.1"), v6: some()},
+		"localhost":                {values: []string{"localhost"}, v4: proxy.NodePortAddrs{Localhost: true}, v6: relayed()},
+		"localhost switched off":   {values: []string{"localhost"}, without: true, v4: relayed(), v6: relayed()},
+		"localhost and all":        {values: []string{"localhost", "all"}, v4: allAndLocalhost, v6: proxy.NodePortAddrs{All: true, Relayed: true}},
+		"primary and localhost":    {values: []string{"primary", "localhost"}, v4: proxy.NodePortAddrs{Addrs: addrs("192.0.2.1"), Localhost: true}, v6: relayed()},
+		"primary and CIDR":         {values: []string{"primary", "198.51.100.0/24"}, v4: some("192.0.2.1", "198.51.100.1"), v6: some()},
+		"loopback CIDR":            {values: []string{"127.0.0.0/8", "198.51.100.0/24"}, v4: proxy.NodePortAddrs{Addrs: addrs("198.51.100.1"), Localhost: true}, v6: all},
+		"one loopback address":     {values: []string{"127.0.0.1/32"}, v4: proxy.NodePortAddrs{Localhost: true}, v6: all},
+		"loopback address off":     {values: []string{"primary", "127.0.0.1/32"}, without: true, v4: relayed("192.0.2.1"), v6: some()},
+		"another loopback address": {values: []string{"127.0.0.2/32"}, without: true, v4: some(), v6: all},
+		"wider than loopback":      {values: []string{"126.0.0.0/7"}, without: true, v4: some(), v6: all},
+		"IPv6 loopback":            {values: []string{"::1/128"}, v4: allAndLocalhost, v6: relayed()},
+		"host bits set":            {values: []string{"198.51.100.77/24", "::/0"}, v4: some("198.51.100.1"), v6: all},
 	} {
 		t.Run(name, func(t *testing.T) {
 			selection, err := ParseNodePortSelection(c.values)

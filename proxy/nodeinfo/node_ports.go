@@ -52,6 +52,15 @@ func (s NodePortSelection) ServesLocalhost() bool {
 		slices.ContainsFunc(s.prefixes, proxy.IPv4.Loopback().Overlaps)
 }
 
+// namesLoopback tells whether the family's loopback address is selected by name, or by a range that has no other addresses than
+// loopback ones.
+func (s NodePortSelection) namesLoopback(f proxy.Family) bool {
+	loop := f.Loopback()
+	return s.localhost || slices.ContainsFunc(s.prefixes, func(p netip.Prefix) bool {
+		return p.Bits() >= loop.Bits() && p.Contains(f.Localhost())
+	})
+}
+
 func (s NodePortSelection) everything(f proxy.Family) bool {
 	return !s.names(f) || s.all || slices.ContainsFunc(s.prefixes, func(p netip.Prefix) bool {
 		return f.Has(p.Addr()) && p.Bits() == 0
@@ -62,6 +71,7 @@ func (s NodePortSelection) everything(f proxy.Family) bool {
 // addresses of both families.
 func (s NodePortSelection) resolve(f proxy.Family, ip netip.Addr, addrs []netip.Addr, localhost bool) proxy.NodePortAddrs {
 	n := proxy.NodePortAddrs{Localhost: localhost && f == proxy.IPv4 && s.ServesLocalhost()}
+	n.Relayed = !n.Localhost && s.namesLoopback(f)
 	if s.everything(f) {
 		n.All = true
 		return n

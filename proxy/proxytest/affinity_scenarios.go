@@ -101,6 +101,43 @@ func affinityScenarios() []Scenario {
 			},
 		},
 		{
+			Name:  "connections talk on after their endpoint is gone, and their client moves all the same",
+			Rules: []string{"R105", "R111"},
+			Steps: []Step{
+				{
+					Set: set(sticky(affinity(10800)), slice("sticky", ready("pod-a"))),
+					Packets: `
+						client -> 10.96.0.10:80 as old: pod-a, masq
+						pod-c  -> 10.96.0.10:80 as p: pod-a
+					`,
+				},
+				{
+					Name: "gone",
+					Set:  set(slice("sticky", ready("pod-b"), ready("remote-a"))),
+					Packets: `
+						old again: same
+						p again: same
+						client -> 203.0.113.10:80 as new: one of pod-b remote-a, masq
+						old again: same
+						client -> 192.168.50.1:30080: like new
+						old again: same
+						client -> 10.96.0.10:80: like new
+						p again: same
+					`,
+				},
+				{
+					Name: "back",
+					Set:  set(slice("sticky", ready("pod-a"), ready("pod-b"), ready("remote-a"))),
+					Packets: `
+						old again: same
+						client -> 10.96.0.10:80: like new
+						new again: same
+						p again: same
+					`,
+				},
+			},
+		},
+		{
 			Name:  "affinity does not override a policy",
 			Rules: []string{"R84", "R106"},
 			Steps: []Step{
