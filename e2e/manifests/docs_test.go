@@ -85,7 +85,7 @@ func literals(files []*ast.File) map[string]bool {
 	return found
 }
 
-// logLines are the messages that the program logs without being asked for more.
+// logLines are the messages that the program logs with -v=2 or less.
 func logLines(files []*ast.File) []string {
 	var lines []string
 	for _, file := range files {
@@ -103,7 +103,7 @@ func logLines(files []*ast.File) []string {
 	return lines
 }
 
-// logged is the message of x.Info("…", …) and x.Error(err, "…", …), unless x is y.V(n) or package http.
+// logged is the message of x.Info("…", …) and x.Error(err, "…", …), unless x is y.V(n) with an n above 2, or package http.
 func logged(call *ast.CallExpr) string {
 	method, ok := call.Fun.(*ast.SelectorExpr)
 	if !ok || len(call.Args) == 0 {
@@ -115,7 +115,7 @@ func logged(call *ast.CallExpr) string {
 	}
 	switch receiver := method.X.(type) {
 	case *ast.CallExpr:
-		if of, ok := receiver.Fun.(*ast.SelectorExpr); ok && of.Sel.Name == "V" {
+		if of, ok := receiver.Fun.(*ast.SelectorExpr); ok && of.Sel.Name == "V" && !levelTwo(receiver.Args) {
 			return ""
 		}
 	case *ast.Ident:
@@ -129,6 +129,11 @@ func logged(call *ast.CallExpr) string {
 	}
 	message, _ := strconv.Unquote(literal.Value)
 	return message
+}
+
+func levelTwo(args []ast.Expr) bool {
+	level, ok := args[0].(*ast.BasicLit)
+	return ok && level.Value <= "2"
 }
 
 func TestEveryLogLineIsExplained(t *testing.T) {

@@ -40,9 +40,12 @@ var ways = []way{
 
 func (w way) String() string { return w.mode + "-" + w.backend }
 
+// elsewhere are the needs of modes that the kernels of build machines cannot run.
+var elsewhere = map[string][]corev1.Capability{"ipvs": {"NET_ADMIN"}}
+
 // capabilitiesOf are what a mode needs, whatever the backend.
 func capabilitiesOf(mode string) []corev1.Capability {
-	var all []corev1.Capability
+	all := slices.Clone(elsewhere[mode])
 	for _, w := range ways {
 		if w.mode == mode {
 			all = append(all, w.needs...)
