@@ -66,8 +66,16 @@ func (deaf) Failed(context.Context, loop.Failed)                         {}
 
 type metricsObserver struct{ metrics *metrics.Metrics }
 
-func (o metricsObserver) Queued(f proxy.Family)                 { o.metrics.Queued(f) }
-func (o metricsObserver) Doubted(f proxy.Family, reason string) { o.metrics.Repair(f, reason) }
+func (o metricsObserver) Queued(f proxy.Family) { o.metrics.Queued(f) }
+
+// Doubted counts. What exactly somebody did, and who it was, is in the log.
+func (o metricsObserver) Doubted(f proxy.Family, reason string) {
+	why := metrics.Changed
+	if reason == loop.Unseen {
+		why = metrics.Unseen
+	}
+	o.metrics.Repair(f, why)
+}
 
 func (o metricsObserver) Contested(_ context.Context, f proxy.Family, conflicts []desired.Conflict) {
 	o.metrics.Conflicts(f, len(conflicts))

@@ -2,11 +2,16 @@ package main
 
 import (
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/sluice-proxy/sluice/conntrack"
 	"github.com/sluice-proxy/sluice/proxy"
@@ -57,5 +62,27 @@ func TestFlowsAreCleanedAgainAfterAFailure(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A fight is one series of a metric, whatever the other program does.
+func TestDoubtsAreCountedByFewReasons(t *testing.T) {
+	m := metrics.New(metrics.Config{Mode: "iptables", Changes: func() metrics.Changes { return metrics.Changes{} }})
+	o := metricsObserver{metrics: m}
+	for _, chain := range []string{"SLUICE-SERVICES", "SLUICE-REFUSE", "SLUICE-FORWARD"} {
+		o.Doubted(proxy.IPv4, "iptables (pid 7) deleted a rule in chain "+chain+" of table nat")
+	}
+	o.Doubted(proxy.IPv4, loop.Unseen)
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+	var got []string
+	for line := range strings.Lines(w.Body.String()) {
+		if strings.HasPrefix(line, "sluice_repairs_total{") {
+			got = append(got, strings.TrimSpace(line))
+		}
+	}
+	want := []string{`sluice_repairs_total{ip_family="IPv4",reason="changed"} 3`, `sluice_repairs_total{ip_family="IPv4",reason="unseen"} 1`}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

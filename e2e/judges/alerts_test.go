@@ -62,8 +62,17 @@ var situations = map[string]struct{ fires, silent []string }{
 		},
 	},
 	"SluiceRulesFoughtOver": {
-		fires:  []string{`sluice_repairs_total{job="sluice",reason="x",ip_family="IPv4"} 0+1x120`},
-		silent: []string{`sluice_repairs_total{job="sluice",reason="x"} 0x100 1x20`},
+		fires: []string{
+			`sluice_repairs_total{job="sluice",reason="changed",ip_family="IPv4"} 0+1x120`,
+			// The reason is not always the same.
+			`sluice_repairs_total{job="sluice",reason="changed"} 0x110 1 2 3 4x8
+			 sluice_repairs_total{job="sluice",reason="unseen"} 0x110 1 2 3x9`,
+		},
+		silent: []string{
+			`sluice_repairs_total{job="sluice",reason="changed"} 0x100 1x20`,
+			`sluice_repairs_total{job="sluice",reason="changed"} 0x110 1 2 3x9
+			 sluice_repairs_total{job="sluice",reason="unseen"} 0x110 1 2x10`,
+		},
 	},
 	"SluiceAffinityNearlyFull": {
 		fires: []string{`sluice_affinity_clients{job="sluice",node="a",ip_family="IPv4"} 900000x120

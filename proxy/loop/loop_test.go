@@ -497,7 +497,7 @@ func TestEndOfWatchIsDoubtAndItIsWatchedAgain(t *testing.T) {
 	}, func(w *world) {
 		w.sync()
 		w.after(time.Hour)
-		w.wantCalls(w.v4, call{At: 0}, call{At: time.Minute + time.Second, Resync: "changes may have gone unseen"})
+		w.wantCalls(w.v4, call{At: 0}, call{At: time.Minute + time.Second, Resync: Unseen})
 	})
 }
 

@@ -8,6 +8,10 @@ import (
 	"github.com/sluice-proxy/sluice/proxy/desired"
 )
 
+// Unseen is the reason of a doubt that nothing speaks for but that nobody was watching for a while. All others name a change
+// that somebody else made.
+const Unseen = "changes may have gone unseen"
+
 // Observer is told what becomes of snapshots. Its methods are called from one goroutine per family
 // and from that of the builder, so they must be safe for concurrent use. The next Apply of the family waits
 // for Applied and Failed.
@@ -19,7 +23,8 @@ type Observer interface {
 	// Contested lists the frontends that several ServicePorts claim, whenever the list changes.
 	Contested(ctx context.Context, family proxy.Family, conflicts []desired.Conflict)
 
-	// Doubted says that somebody else may have changed what was applied. A repair follows.
+	// Doubted says that somebody else may have changed what was applied. A repair follows. The reason is for people, except
+	// Unseen.
 	Doubted(family proxy.Family, reason string)
 
 	// Applied says that the kernel serves a snapshot.

@@ -197,7 +197,7 @@ func (w *worker) watch(ctx context.Context, watcher proxy.Watcher) {
 			return
 		case <-time.After(pause.last):
 		}
-		w.doubt("changes may have gone unseen")
+		w.doubt(Unseen)
 	}
 }
 

@@ -1,43 +1,10 @@
 package metrics
 
 import (
-	"regexp"
 	"runtime"
-	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
-
-// maxReasons bounds the values of the label reason.
-const maxReasons = 20
-
-// vocabulary bounds a label whose values come from elsewhere.
-type vocabulary struct {
-	max int
-
-	mu    sync.Mutex
-	words map[string]bool
-}
-
-var digits = regexp.MustCompile(`[0-9]+`)
-
-// word is w, with any numbers in it made equal, if it is known or there is room for it.
-func (v *vocabulary) word(w string) string {
-	w = digits.ReplaceAllString(w, "N")
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.words[w] {
-		return w
-	}
-	if len(v.words) == v.max {
-		return "other"
-	}
-	if v.words == nil {
-		v.words = map[string]bool{}
-	}
-	v.words[w] = true
-	return w
-}
 
 // factory makes and registers metrics.
 type factory struct{ registry *prometheus.Registry }

@@ -34,6 +34,20 @@ type Build struct {
 	Major, Minor, GitVersion, GitCommit, GitTreeState, BuildDate string
 }
 
+// Doubt is why the kernel may not hold what was applied. There are few, so that a fight with another program, which may do
+// something else each time, is one series that grows.
+type Doubt int
+
+// The doubts.
+const (
+	Changed Doubt = iota // somebody else changed what is ours
+	Unseen               // nobody was watching for a while
+	numDoubts
+)
+
+// String is the label of a Doubt.
+func (d Doubt) String() string { return [numDoubts]string{"changed", "unseen"}[d] }
+
 // Sync describes an attempt to bring a snapshot to the kernel.
 type Sync struct {
 	Family proxy.Family
@@ -63,7 +77,6 @@ type Metrics struct {
 	setAside, conflicts *prometheus.GaugeVec
 	failures            *prometheus.CounterVec
 	repairs             *prometheus.CounterVec
-	reasons             vocabulary
 	relayFailures       *prometheus.CounterVec
 	iptables            *iptablesMetrics // nil in other modes
 }
@@ -86,7 +99,7 @@ const (
 
 // New makes the metrics with a registry of their own.
 func New(cfg Config) *Metrics {
-	m := &Metrics{registry: prometheus.NewRegistry(), started: time.Now(), reasons: vocabulary{max: maxReasons}}
+	m := &Metrics{registry: prometheus.NewRegistry(), started: time.Now()}
 	f := factory{m.registry}
 	m.sync = f.histogram("kubeproxy_sync_proxy_rules_duration_seconds",
 		"Time of each attempt to bring the rules to the kernel, whether it succeeded or not.", syncBuckets)
@@ -181,9 +194,14 @@ func (m *Metrics) Failed(s Sync) {
 	m.failures.WithLabelValues(s.Family.String()).Inc()
 }
 
-// observe counts the time of an attempt.
+// observe counts the time of an attempt. What may go wrong after the first is 0 from then on, not absent, so that an alert
+// on its growth sees the first time.
 func (m *Metrics) observe(s Sync) {
 	family, seconds := s.Family.String(), s.Took.Seconds()
+	m.failures.WithLabelValues(family)
+	for why := range numDoubts {
+		m.repairs.WithLabelValues(why.String(), family)
+	}
 	if m.iptables != nil {
 		m.iptables.restored(family, s.Report)
 	}
@@ -214,10 +232,9 @@ func (m *Metrics) Conflicts(f proxy.Family, n int) {
 	m.conflicts.WithLabelValues(f.String()).Set(float64(n))
 }
 
-// Repair counts a doubt about the kernel's state. Reasons that differ only in numbers are one, and
-// after the first 20 different ones all others count as "other".
-func (m *Metrics) Repair(f proxy.Family, reason string) {
-	m.repairs.WithLabelValues(m.reasons.word(reason), f.String()).Inc()
+// Repair counts a doubt about the kernel's state.
+func (m *Metrics) Repair(f proxy.Family, why Doubt) {
+	m.repairs.WithLabelValues(why.String(), f.String()).Inc()
 }
 
 // RelayFailed counts a NodePort that could not be opened on the loopback address.

@@ -217,18 +217,22 @@ func TestClientsAreCountedWhereTheModeCan(t *testing.T) {
 	})
 }
 
-func TestReasonsOfRepairsAreBounded(t *testing.T) {
+// increase() of a series that appears at 1 is 0.
+func TestAlertsOnGrowthSeeTheFirstTime(t *testing.T) {
+	const (
+		changed = `sluice_repairs_total{ip_family="IPv4",reason="changed"}`
+		unseen  = `sluice_repairs_total{ip_family="IPv4",reason="unseen"}`
+		failed  = `sluice_sync_failures_total{ip_family="IPv4"}`
+	)
 	m := newMetrics("iptables")
-	for pid := range 100 {
-		m.Repair(proxy.IPv4, fmt.Sprintf("process %d flushed nat", pid))
-	}
-	for i := range 100 {
-		m.Repair(proxy.IPv4, "cause "+strings.Repeat("x", i))
-	}
-	expect(t, m, map[string]string{
-		`sluice_repairs_total{ip_family="IPv4",reason="process N flushed nat"}`: "100",
-		`sluice_repairs_total{ip_family="IPv4",reason="other"}`:                 "81",
-	})
+	m.Applied(Sync{Family: proxy.IPv4}, empty(proxy.IPv4))
+	expect(t, m, map[string]string{changed: "0", unseen: "0", failed: "0"})
+	m.Repair(proxy.IPv4, Changed)
+	m.Repair(proxy.IPv4, Changed)
+	m.Repair(proxy.IPv4, Unseen)
+	m.Applied(Sync{Family: proxy.IPv4}, empty(proxy.IPv4))
+	m.Failed(Sync{Family: proxy.IPv4})
+	expect(t, m, map[string]string{changed: "2", unseen: "1", failed: "1"})
 }
 
 func TestProcessRuntimeAndBuildAreThere(t *testing.T) {
