@@ -107,6 +107,8 @@ func (d *dataplane) report() proxy.Report {
 		Tables:   []proxy.TableCount{*d.counts[nat], *d.counts[filter]},
 		Bytes:    d.ipt.bytes,
 		Refusals: d.ipt.refusals,
+
+		Transactions: d.ipt.transactions,
 	}
 }
 

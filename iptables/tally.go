@@ -9,12 +9,13 @@ import (
 // tally counts what is restored.
 type tally struct {
 	xtables.Interface
-	bytes, refusals int
+	bytes, refusals, transactions int
 }
 
 // Restore implements xtables.Interface.
 func (t *tally) Restore(ctx context.Context, input []byte) error {
 	t.bytes += len(input)
+	t.transactions++
 	err := t.Interface.Restore(ctx, input)
 	if err != nil {
 		t.refusals++
@@ -23,4 +24,4 @@ func (t *tally) Restore(ctx context.Context, input []byte) error {
 }
 
 // reset begins to count anew.
-func (t *tally) reset() { t.bytes, t.refusals = 0, 0 }
+func (t *tally) reset() { t.bytes, t.refusals, t.transactions = 0, 0, 0 }

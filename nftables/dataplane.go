@@ -36,8 +36,8 @@ type dataplane struct {
 	now     func() time.Time
 
 	report struct {
-		full                    bool
-		writes, bytes, refusals int
+		full                                  bool
+		writes, bytes, refusals, transactions int
 	}
 }
 
@@ -67,7 +67,7 @@ func newDataplane(cfg Config, f proxy.Family, table nft.Interface) *dataplane {
 func (d *dataplane) Apply(ctx context.Context, want *proxy.Snapshot) (proxy.Report, error) {
 	now := d.now()
 	d.fresh = false
-	d.report.full, d.report.writes, d.report.bytes, d.report.refusals = false, 0, 0, 0
+	d.report.full, d.report.writes, d.report.bytes, d.report.refusals, d.report.transactions = false, 0, 0, 0, 0
 	d.shelf.Review(want)
 	err := d.settle(ctx, want)
 	// Only now: those that were refused before must not hold up the others.
@@ -100,6 +100,8 @@ func (d *dataplane) reported() proxy.Report {
 		Full:     d.report.full,
 		Bytes:    d.report.bytes,
 		Refusals: d.report.refusals,
+
+		Transactions: d.report.transactions,
 	}
 	count := proxy.TableCount{Table: Table, Writes: d.report.writes}
 	if d.held != nil {
@@ -208,6 +210,7 @@ func (d *dataplane) run(ctx context.Context, tx *knftables.Transaction) error {
 		return nil
 	}
 	d.report.bytes += len(tx.String())
+	d.report.transactions++
 	err := d.table.Run(ctx, tx)
 	if err != nil {
 		d.report.refusals++

@@ -49,6 +49,9 @@ type Report struct {
 	// Bytes is how much was handed to the kernel's tools. Refusals counts what the kernel did not take,
 	// the attempts to find out which ServicePort is to blame included.
 	Bytes, Refusals int
+
+	// Transactions is how many times something was handed to the kernel.
+	Transactions int
 }
 
 // SetAside is a ServicePort that could not be applied, and why.

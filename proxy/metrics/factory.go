@@ -59,3 +59,18 @@ func (f factory) build(b Build) {
 		},
 	}, func() float64 { return 1 }))
 }
+
+// features says which feature gates are on.
+func (f factory) features(list []Feature) {
+	enabled := f.gauge("kubernetes_feature_enabled", "1 if a feature gate is on; only those that change what this proxy does.", "name", "stage")
+	for _, feature := range list {
+		value := 0.0
+		if feature.Enabled {
+			value = 1
+		}
+		enabled.WithLabelValues(feature.Name, stages[feature.Stage]).Set(value)
+	}
+}
+
+// stages are the words that the label stage has for them.
+var stages = map[string]string{"alpha": "ALPHA", "beta": "BETA", "GA": "", "deprecated": "DEPRECATED"}

@@ -10,7 +10,6 @@ import (
 type iptablesMetrics struct {
 	rules, written        *prometheus.GaugeVec
 	failed, failedPartial *prometheus.CounterVec
-	bytes                 *prometheus.CounterVec
 }
 
 func newIPTables(f factory) *iptablesMetrics {
@@ -24,8 +23,6 @@ func newIPTables(f factory) *iptablesMetrics {
 			"Calls of iptables-restore that failed.", familyLabel),
 		failedPartial: f.counter("kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total",
 			"Calls of iptables-restore that failed to write a difference.", familyLabel),
-		bytes: f.counter("sluice_iptables_restore_bytes_total",
-			"Bytes that were given to iptables-restore.", familyLabel),
 	}
 	return m
 }
@@ -40,7 +37,6 @@ func (m *iptablesMetrics) applied(family string, tables []proxy.TableCount) {
 // restored counts the calls of iptables-restore of one attempt. Until the first they are 0, not absent, so
 // that an alert on their growth sees it.
 func (m *iptablesMetrics) restored(family string, r proxy.Report) {
-	m.bytes.WithLabelValues(family).Add(float64(r.Bytes))
 	m.failed.WithLabelValues(family).Add(float64(r.Refusals))
 	partial := m.failedPartial.WithLabelValues(family)
 	if !r.Full {

@@ -20,7 +20,20 @@ type Config struct {
 	// Changes reads the state of the tracker whenever metrics are read.
 	Changes func() Changes
 
-	Build Build
+	// Client, when not nil, counts requests to the API server.
+	Client *Client
+
+	// Silence, when not nil, reads for how long the API server has said nothing about each resource.
+	Silence func() map[string]time.Duration
+
+	Build    Build
+	Features []Feature
+}
+
+// Feature is a feature gate.
+type Feature struct {
+	Name, Stage string
+	Enabled     bool
 }
 
 // Changes counts what came from the API server. Both families share it.
@@ -78,15 +91,17 @@ type Metrics struct {
 	failures            *prometheus.CounterVec
 	repairs             *prometheus.CounterVec
 	relayFailures       *prometheus.CounterVec
-	iptables            *iptablesMetrics // nil in other modes
+	kernel              kernelMetrics
+	iptables            *iptablesMetrics       // nil in other modes
+	nftablesFailed      *prometheus.CounterVec // nil in other modes
 }
 
 var (
 	// syncBuckets are 1 ms to 16 s.
 	syncBuckets = prometheus.ExponentialBuckets(0.001, 2, 15)
 
-	// programmingBuckets are fine where most changes are and reach 5 minutes.
-	programmingBuckets = append(append(append([]float64{0.25, 0.5},
+	// programmingBuckets are fine where most changes are and reach 5 minutes. The first is kube-proxy's by mistake.
+	programmingBuckets = append(append(append([]float64{0, 0.25, 0.5},
 		prometheus.LinearBuckets(1, 1, 59)...),
 		prometheus.LinearBuckets(60, 5, 12)...),
 		prometheus.LinearBuckets(120, 30, 7)...)
@@ -120,6 +135,13 @@ func New(cfg Config) *Metrics {
 	m.own(f)
 	f.changes(cfg.Changes)
 	f.build(cfg.Build)
+	f.features(cfg.Features)
+	if cfg.Client != nil {
+		m.registry.MustRegister(cfg.Client)
+	}
+	if cfg.Silence != nil {
+		m.registry.MustRegister(silence(cfg.Silence))
+	}
 	switch cfg.Mode {
 	case "iptables":
 		m.phases(f)
@@ -128,6 +150,8 @@ func New(cfg Config) *Metrics {
 		m.phases(f)
 		m.relayFailures = f.counter("sluice_localhost_listen_failures_total",
 			"Attempts to listen on a NodePort of the loopback address that failed.", familyLabel)
+		m.nftablesFailed = f.counter("kubeproxy_sync_proxy_rules_nftables_sync_failures_total",
+			"Transactions that the kernel refused, and attempts that failed for another reason.", familyLabel)
 	}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -143,6 +167,7 @@ func (m *Metrics) own(f factory) {
 		"Addresses that several Services claim and only one gets.", familyLabel)
 	m.failures = f.counter("sluice_sync_failures_total",
 		"Attempts to bring the rules to the kernel that failed.", familyLabel)
+	m.kernel = newKernel(f)
 	m.repairs = f.counter("sluice_repairs_total",
 		"Doubts that the kernel holds what was applied, each followed by a repair, by reason.", reasonLabel, familyLabel)
 }
@@ -160,7 +185,7 @@ func (m *Metrics) Registry() prometheus.Registerer { return m.registry }
 
 // Handler answers with all metrics.
 func (m *Metrics) Handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry})
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
 // Queued says that a change of a family waits to be applied.
@@ -183,6 +208,7 @@ func (m *Metrics) Applied(s Sync, snapshot *proxy.Snapshot) {
 	none := m.local[s.Family].update(snapshot)
 	m.noLocalEndpoints.WithLabelValues("internal", family).Set(float64(none.internal))
 	m.noLocalEndpoints.WithLabelValues("external", family).Set(float64(none.external))
+	m.kernel.applied(family, s.Report.Tables)
 	if m.iptables != nil {
 		m.iptables.applied(family, s.Report.Tables)
 	}
@@ -192,6 +218,9 @@ func (m *Metrics) Applied(s Sync, snapshot *proxy.Snapshot) {
 func (m *Metrics) Failed(s Sync) {
 	m.observe(s)
 	m.failures.WithLabelValues(s.Family.String()).Inc()
+	if m.nftablesFailed != nil && s.Report.Refusals == 0 {
+		m.nftablesFailed.WithLabelValues(s.Family.String()).Inc()
+	}
 }
 
 // observe counts the time of an attempt. What may go wrong after the first is 0 from then on, not absent, so that an alert
@@ -202,8 +231,12 @@ func (m *Metrics) observe(s Sync) {
 	for why := range numDoubts {
 		m.repairs.WithLabelValues(why.String(), family)
 	}
+	m.kernel.written(family, s.Report)
 	if m.iptables != nil {
 		m.iptables.restored(family, s.Report)
+	}
+	if m.nftablesFailed != nil {
+		m.nftablesFailed.WithLabelValues(family).Add(float64(s.Report.Refusals))
 	}
 	m.sync.WithLabelValues(family).Observe(seconds)
 	switch {

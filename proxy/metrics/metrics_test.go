@@ -125,7 +125,7 @@ func TestProgrammingTimeIgnoresWhatWasThereBeforeTheStart(t *testing.T) {
 				buckets++
 			}
 		}
-		if want := 2 + 59 + 12 + 7 + 1; buckets != want {
+		if want := 3 + 59 + 12 + 7 + 1; buckets != want {
 			t.Errorf("%d buckets, want %d", buckets, want)
 		}
 	})
@@ -154,19 +154,29 @@ func TestOnlyMetricsOfTheActiveModeExist(t *testing.T) {
 		written = `kubeproxy_sync_proxy_rules_iptables_last{ip_family="IPv4",table="nat"}`
 		failed  = `kubeproxy_sync_proxy_rules_iptables_restore_failures_total{ip_family="IPv4"}`
 		partial = `kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total{ip_family="IPv4"}`
-		bytes   = `sluice_iptables_restore_bytes_total{ip_family="IPv4"}`
+		nft     = `kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family="IPv4"}`
+		bytes   = `sluice_written_bytes_total{ip_family="IPv4"}`
+		runs    = `sluice_transactions_total{ip_family="IPv4"}`
+		objects = `sluice_kernel_objects{ip_family="IPv4",table="nat"}`
+		writes  = `sluice_kernel_writes_total{ip_family="IPv4",table="nat"}`
 		phase   = `kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family="IPv4"}`
 	)
 	for mode, want := range map[string]map[string]string{
-		"iptables": {rules: "10", written: "2", failed: "2", partial: "1", bytes: "100", phase: "1"},
-		"nftables": {rules: "absent", written: "absent", failed: "absent", partial: "absent", bytes: "absent", phase: "1"},
-		"ipvs":     {rules: "absent", written: "absent", failed: "absent", partial: "absent", bytes: "absent", phase: "absent"},
+		"iptables": {rules: "10", written: "2", failed: "2", partial: "1", nft: "absent", phase: "1"},
+		"nftables": {rules: "absent", written: "absent", failed: "absent", partial: "absent", nft: "3", phase: "1"},
+		"ipvs":     {rules: "absent", written: "absent", failed: "absent", partial: "absent", nft: "absent", phase: "absent"},
 	} {
 		t.Run(mode, func(t *testing.T) {
 			m := New(Config{Mode: mode, Changes: noChanges})
-			m.Applied(Sync{Family: proxy.IPv4, Report: proxy.Report{Full: true, Bytes: 60, Refusals: 1, Tables: []proxy.TableCount{{Table: "nat", Objects: 10, Writes: 2}}}}, empty(proxy.IPv4))
-			m.Failed(Sync{Family: proxy.IPv4, Report: proxy.Report{Bytes: 40, Refusals: 1}})
+			m.Applied(Sync{Family: proxy.IPv4, Report: proxy.Report{
+				Full: true, Bytes: 60, Refusals: 1, Transactions: 2, Tables: []proxy.TableCount{{Table: "nat", Objects: 10, Writes: 2}},
+			}}, empty(proxy.IPv4))
+			m.Failed(Sync{Family: proxy.IPv4, Report: proxy.Report{Bytes: 40, Refusals: 1, Transactions: 1}})
+			if mode == "nftables" {
+				m.Failed(Sync{Family: proxy.IPv4}) // not even tried
+			}
 			expect(t, m, want)
+			expect(t, m, map[string]string{bytes: "100", runs: "3", objects: "10", writes: "2"})
 		})
 	}
 }
@@ -339,7 +349,7 @@ func TestSeriesDoNotGrowWithServices(t *testing.T) {
 
 func TestMetricsServer(t *testing.T) {
 	m := newMetrics("iptables")
-	cfg := ServerConfig{Mode: "iptables", Handlers: map[string]http.Handler{"/configz": text("configured")}}
+	cfg := ServerConfig{Mode: "iptables", Handlers: map[string]http.Handler{"/configz": text("configured")}, Verbosity: text("set")}
 	get := func(h http.Handler, path, from string) (int, string, string) {
 		w := httptest.NewRecorder()
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
@@ -373,6 +383,14 @@ func TestMetricsServer(t *testing.T) {
 		if code, _, _ := get(profiling, "/debug/pprof/goroutine", from); code != want {
 			t.Errorf("profile for %s: code %d, want %d", from, code, want)
 		}
+		w, r := httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodPut, "/debug/flags/v", strings.NewReader("4"))
+		r.RemoteAddr = from
+		if profiling.ServeHTTP(w, r); w.Code != want {
+			t.Errorf("verbosity from %s: code %d, want %d", from, w.Code, want)
+		}
+	}
+	if code, _, _ := get(profiling, "/debug/flags/v", loopback); code != http.StatusMethodNotAllowed {
+		t.Errorf("verbosity is told: code %d", code)
 	}
 }
 

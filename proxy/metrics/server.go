@@ -17,8 +17,9 @@ type ServerConfig struct {
 
 	Mode string // the answer of /proxyMode
 
-	// Profiling offers /debug/pprof/ to clients on a loopback address.
+	// Profiling offers /debug/pprof/, and /debug/flags/v for PUT, to clients on a loopback address.
 	Profiling bool
+	Verbosity http.Handler // of /debug/flags/v; required with Profiling
 
 	// Handlers are further paths, matched exactly.
 	Handlers map[string]http.Handler
@@ -49,6 +50,7 @@ func (m *Metrics) ServerHandler(cfg ServerConfig) http.Handler {
 		mux.Handle("/debug/pprof/profile", loopbackOnly(pprof.Profile))
 		mux.Handle("/debug/pprof/symbol", loopbackOnly(pprof.Symbol))
 		mux.Handle("/debug/pprof/trace", loopbackOnly(pprof.Trace))
+		mux.Handle("PUT /debug/flags/v", loopbackOnly(cfg.Verbosity.ServeHTTP))
 	}
 	return mux
 }
@@ -68,7 +70,7 @@ func loopbackOnly(handler http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		client, err := netip.ParseAddrPort(r.RemoteAddr)
 		if err != nil || !client.Addr().IsLoopback() {
-			http.Error(w, "profiles are for local clients", http.StatusForbidden)
+			http.Error(w, "this is for local clients", http.StatusForbidden)
 			return
 		}
 		handler(w, r)

@@ -40,15 +40,15 @@ func ParseNodePortSelection(values []string) (NodePortSelection, error) {
 	return s, errors.Join(errs...)
 }
 
-// names tells whether the selection says anything about a family. If not, it selects all its addresses.
-func (s NodePortSelection) names(f proxy.Family) bool {
+// Names tells whether the selection says anything about a family. If not, it selects all its addresses.
+func (s NodePortSelection) Names(f proxy.Family) bool {
 	return s.all || s.primary || s.localhost ||
 		slices.ContainsFunc(s.prefixes, func(p netip.Prefix) bool { return f.Has(p.Addr()) })
 }
 
 // ServesLocalhost tells whether the IPv4 loopback range is selected.
 func (s NodePortSelection) ServesLocalhost() bool {
-	return !s.names(proxy.IPv4) || s.all || s.localhost ||
+	return !s.Names(proxy.IPv4) || s.all || s.localhost ||
 		slices.ContainsFunc(s.prefixes, proxy.IPv4.Loopback().Overlaps)
 }
 
@@ -62,7 +62,7 @@ func (s NodePortSelection) namesLoopback(f proxy.Family) bool {
 }
 
 func (s NodePortSelection) everything(f proxy.Family) bool {
-	return !s.names(f) || s.all || slices.ContainsFunc(s.prefixes, func(p netip.Prefix) bool {
+	return !s.Names(f) || s.all || slices.ContainsFunc(s.prefixes, func(p netip.Prefix) bool {
 		return f.Has(p.Addr()) && p.Bits() == 0
 	})
 }

@@ -48,6 +48,7 @@ type source struct {
 type reflected interface {
 	cache.TransformingStore
 	Listed() <-chan struct{}
+	Silence() (since time.Duration, ever bool)
 }
 
 func (w *Watcher) source(resource string, api cache.ListerWatcher, store reflected) *source {

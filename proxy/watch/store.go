@@ -15,6 +15,7 @@ type store[T any] struct {
 	set, remove func(*T)
 	first       sync.Once     // closes listed
 	listed      chan struct{} // closed when the first list has been passed on
+	heard
 
 	mu      sync.Mutex
 	objects map[string]*T // by namespace and name
@@ -39,6 +40,7 @@ func (s *store[T]) Transformer() cache.TransformFunc {
 
 // Add implements cache.ReflectorStore.
 func (s *store[T]) Add(object any) error {
+	s.heard.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.put(object)
@@ -49,6 +51,7 @@ func (s *store[T]) Update(object any) error { return s.Add(object) }
 
 // Delete implements cache.ReflectorStore.
 func (s *store[T]) Delete(object any) error {
+	s.heard.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	key, err := cache.MetaNamespaceKeyFunc(object)
@@ -61,6 +64,7 @@ func (s *store[T]) Delete(object any) error {
 
 // Replace implements cache.ReflectorStore: what the list lacks was deleted while nobody watched.
 func (s *store[T]) Replace(list []any, _ string) error {
+	s.heard.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.objects
@@ -76,6 +80,12 @@ func (s *store[T]) Replace(list []any, _ string) error {
 		}
 	}
 	s.first.Do(func() { close(s.listed) })
+	return nil
+}
+
+// Bookmark implements cache.ReflectorBookmarkStore: nothing has changed, and the watch works.
+func (s *store[T]) Bookmark(string) error {
+	s.heard.now()
 	return nil
 }
 

@@ -68,6 +68,9 @@ func New(cfg Config) *Watcher {
 	return w
 }
 
+// sources are all that is watched.
+func (w *Watcher) sources() []*source { return []*source{w.services, w.slices, w.node, w.cidrs} }
+
 // Synced is closed when the sink has been told of every Service and every EndpointSlice, SetNode of the Node if there is
 // one, and SetServiceCIDRs of every ServiceCIDR unless that takes long or the cluster has none.
 func (w *Watcher) Synced() <-chan struct{} { return w.synced }
@@ -77,10 +80,10 @@ func (w *Watcher) NodeListed() <-chan struct{} { return w.node.store.Listed() }
 
 // Run watches until ctx ends and returns when nothing is told any more. It may be called once.
 func (w *Watcher) Run(ctx context.Context) {
-	var sources sync.WaitGroup
-	defer sources.Wait()
-	for _, s := range []*source{w.services, w.slices, w.node, w.cidrs} {
-		sources.Go(func() { s.run(ctx) })
+	var running sync.WaitGroup
+	defer running.Wait()
+	for _, s := range w.sources() {
+		running.Go(func() { s.run(ctx) })
 	}
 	for _, s := range []*source{w.services, w.slices, w.node} {
 		select {
