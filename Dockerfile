@@ -18,4 +18,6 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=build /out/sbom.cdx.json /out/licences.txt /usr/share/doc/sluice/
 COPY --from=build /out/sluice /usr/bin/sluice
+# A DaemonSet of kube-proxy needs another image then, and nothing else.
+RUN ln -s /usr/bin/sluice /usr/local/bin/kube-proxy
 ENTRYPOINT ["/usr/bin/sluice"]

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
+
+	"github.com/sluice-proxy/sluice/cmd/sluice/config"
 )
 
-func newCleanupCommand() *cobra.Command {
+func newCleanupCommand(options *config.Options) *cobra.Command {
 	var only string
 	cmd := &cobra.Command{
 		Use:   "cleanup",
@@ -20,18 +23,21 @@ func newCleanupCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := options.StartLogging(); err != nil {
+				return err
+			}
 			chosen := modes
-			if only != "" && only != auto {
-				m, err := findMode(only)
-				if err != nil {
-					return fmt.Errorf("--mode: %w", err)
+			if only != "" && only != config.Auto {
+				m, ok := findMode(only)
+				if !ok {
+					return fmt.Errorf("--mode: %q is not available; the modes are %s", only, strings.Join(modeNames(), ", "))
 				}
 				chosen = []mode{m}
 			}
 			return cleanup(cmd.Context(), chosen)
 		},
 	}
-	cmd.Flags().StringVar(&only, "mode", "", "Clean up after this mode alone: "+modeNames()+".")
+	cmd.Flags().StringVar(&only, "mode", "", "Clean up after this mode alone: "+strings.Join(modeNames(), ", ")+".")
 	return cmd
 }
 

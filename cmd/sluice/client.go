@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/klog/v2"
+
+	"github.com/sluice-proxy/sluice/cmd/sluice/config"
 )
 
 const (
@@ -28,53 +31,53 @@ const (
 	connectTimeout = 10 * time.Second
 )
 
-func newClient(ctx context.Context, cfg *Config) (*kubernetes.Clientset, error) {
-	config, err := restConfig(cfg.Client)
+func newClient(ctx context.Context, cfg *config.Config) (*kubernetes.Clientset, error) {
+	rest, err := restConfig(cfg.Client)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkBootstrap(ctx, config.Host, cfg.Node.ServiceCIDRs, os.Getenv, bootstrapWait); err != nil {
+	if err := checkBootstrap(ctx, rest.Host, cfg.Node.ServiceCIDRs, os.Getenv, bootstrapWait); err != nil {
 		return nil, err
 	}
-	client, err := kubernetes.NewForConfig(config)
+	client, err := kubernetes.NewForConfig(rest)
 	if err != nil {
 		return nil, fmt.Errorf("API client: %w", err)
 	}
 	return client, nil
 }
 
-func restConfig(cfg ClientConfig) (*rest.Config, error) {
-	config, err := baseConfig(cfg)
+func restConfig(cfg config.Client) (*rest.Config, error) {
+	c, err := baseConfig(cfg)
 	if err != nil {
 		return nil, err
 	}
-	config.QPS, config.Burst = cfg.QPS, cfg.Burst
-	config.ContentType = cfg.ContentType
-	config.AcceptContentTypes = cfg.ContentType + ",application/json"
-	config.UserAgent = "sluice/" + version()
-	config.Dial = (&net.Dialer{Timeout: connectTimeout}).DialContext
-	return config, nil
+	c.QPS, c.Burst = cfg.QPS, cfg.Burst
+	c.ContentType = cfg.ContentType
+	c.AcceptContentTypes = cmp.Or(cfg.AcceptContentTypes, cfg.ContentType+",application/json")
+	c.UserAgent = "sluice/" + version()
+	c.Dial = (&net.Dialer{Timeout: connectTimeout}).DialContext
+	return c, nil
 }
 
-func baseConfig(cfg ClientConfig) (*rest.Config, error) {
+func baseConfig(cfg config.Client) (*rest.Config, error) {
 	if cfg.Kubeconfig == "" && cfg.Master == "" {
-		config, err := rest.InClusterConfig()
+		c, err := rest.InClusterConfig()
 		if errors.Is(err, rest.ErrNotInCluster) {
 			return nil, errors.New("nothing says where Services come from: give --kubeconfig, --master or --manifest-dir, or run in a pod")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("in-cluster configuration: %w", err)
 		}
-		return config, nil
+		return c, nil
 	}
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
+	c, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
 		&clientcmd.ClientConfigLoadingRules{ExplicitPath: cfg.Kubeconfig},
 		&clientcmd.ConfigOverrides{ClusterInfo: clientcmdapi.Cluster{Server: cfg.Master}},
 	).ClientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig: %w", err)
 	}
-	return config, nil
+	return c, nil
 }
 
 // checkBootstrap says whether the API server is reached through a ClusterIP that nobody serves. It is this proxy that

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sluice-proxy/sluice/cmd/sluice/config"
 )
 
 func TestClusterIPThatNobodyServesIsAClearError(t *testing.T) {
@@ -72,12 +74,12 @@ current-context: x
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
-		cfg  ClientConfig
+		cfg  config.Client
 		host string
 	}{
-		"kubeconfig":        {ClientConfig{Kubeconfig: file}, "https://192.0.2.1:6443"},
-		"overridden server": {ClientConfig{Kubeconfig: file, Master: "https://192.0.2.2"}, "https://192.0.2.2"},
-		"server alone":      {ClientConfig{Master: "http://192.0.2.3:8080"}, "http://192.0.2.3:8080"},
+		"kubeconfig":        {config.Client{Kubeconfig: file}, "https://192.0.2.1:6443"},
+		"overridden server": {config.Client{Kubeconfig: file, Master: "https://192.0.2.2"}, "https://192.0.2.2"},
+		"server alone":      {config.Client{Master: "http://192.0.2.3:8080"}, "http://192.0.2.3:8080"},
 	} {
 		c.cfg.QPS, c.cfg.Burst, c.cfg.ContentType = 7, 8, "application/vnd.kubernetes.protobuf"
 		got, err := restConfig(c.cfg)
@@ -94,7 +96,7 @@ current-context: x
 func TestNothingToServeFromIsAClearError(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "") // set to nothing is not set
 	t.Setenv("KUBERNETES_SERVICE_PORT", "443")
-	if _, err := restConfig(ClientConfig{}); err == nil || !strings.Contains(err.Error(), "--manifest-dir") {
+	if _, err := restConfig(config.Client{}); err == nil || !strings.Contains(err.Error(), "--manifest-dir") {
 		t.Errorf("got %v", err)
 	}
 }

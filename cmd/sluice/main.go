@@ -4,7 +4,7 @@ package main
 
 import (
 	"context"
-	goflag "flag"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -15,6 +15,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
+
+	"github.com/sluice-proxy/sluice/cmd/sluice/config"
 )
 
 // heapGrowth is by how many percent the heap may grow before it is collected, unless the environment variable GOGC says
@@ -30,6 +32,9 @@ func main() {
 	defer stop()
 	err := newCommand().ExecuteContext(ctx)
 	klog.Flush()
+	if code, ok := errors.AsType[exitCode](err); ok {
+		os.Exit(int(code))
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "Error:", err)
 		os.Exit(1)
@@ -37,47 +42,50 @@ func main() {
 }
 
 func newCommand() *cobra.Command {
-	options := NewOptions()
+	options := config.NewOptions(modeNames())
 	root := &cobra.Command{
 		Use:   "sluice",
 		Short: "Serve Services on this node",
 		Long: "Sluice makes this node's kernel serve Services: it forwards what is sent to their addresses to\n" +
-			"healthy pods. It takes the flags of kube-proxy and replaces it.",
+			"healthy pods. It takes the flags and the configuration file of kube-proxy and replaces it.",
 		Args:          cobra.NoArgs,
 		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			options.Complete(cmd.Flags())
-			cfg, err := options.Validate()
-			if err != nil {
-				return err
-			}
-			switch {
-			case options.Cleanup:
-				return cleanup(cmd.Context(), modes)
-			case options.InitOnly:
-				ctx := cmd.Context()
-				_, err := prepareKernel(ctx, cfg.withMode(chooseMode(ctx, cfg.Mode, cfg.ModeConfig)))
-				return err
-			}
-			return run(cmd.Context(), cfg)
-		},
+		RunE:          func(cmd *cobra.Command, _ []string) error { return start(cmd.Context(), options) },
 	}
-	options.AddFlags(root.Flags())
-	addLogFlags(root.PersistentFlags())
 	root.SetGlobalNormalizationFunc(normalize)
-	root.AddCommand(newCleanupCommand(), newVersionCommand())
+	options.AddFlags(root.Flags())
+	options.AddLogFlags(root.PersistentFlags())
+	root.AddCommand(newCheckCommand(options), newCleanupCommand(options), newVersionCommand())
 	return root
 }
 
-// addLogFlags takes those of klog's flags that still mean something.
-func addLogFlags(flags *pflag.FlagSet) {
-	all := goflag.NewFlagSet("klog", goflag.ContinueOnError)
-	klog.InitFlags(all)
-	for _, name := range []string{"v", "vmodule"} {
-		flags.AddGoFlag(all.Lookup(name))
+// start does what the options ask for. Nothing is touched before all of them are known to be right.
+func start(ctx context.Context, options *config.Options) error {
+	if err := options.Complete(); err != nil {
+		return err
 	}
+	cfg, err := options.Validate()
+	if err != nil {
+		return err
+	}
+	if err := options.StartLogging(); err != nil {
+		return err
+	}
+	for _, note := range cfg.Notes {
+		klog.FromContext(ctx).Info("Setting has no effect", "setting", note.Setting, "reason", note.Reason)
+	}
+	switch {
+	case options.WriteConfigTo != "":
+		return options.Write()
+	case options.Cleanup:
+		return cleanup(ctx, modes)
+	case options.InitOnly:
+		_, err := prepareKernel(ctx, cfg, chooseMode(ctx, cfg.Mode, newModeConfig(cfg)))
+		return err
+	}
+	return run(ctx, cfg)
 }
 
 // normalize lets flags be spelled as users of kube-proxy are used to.

@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"k8s.io/klog/v2"
 
+	"github.com/sluice-proxy/sluice/cmd/sluice/config"
 	"github.com/sluice-proxy/sluice/conntrack"
 	"github.com/sluice-proxy/sluice/conntrack/sysctl"
 	"github.com/sluice-proxy/sluice/iptables"
@@ -22,10 +24,14 @@ type mode struct {
 	make func(context.Context, ModeConfig) proxy.Mode
 }
 
-// ModeConfig is what modes take from the flags.
+// ModeConfig is what modes take from the configuration.
 type ModeConfig struct {
 	IPTablesBackend xtables.Backend
 	TCPBeLiberal    bool // connection tracking will be liberal, whatever it is now
+}
+
+func newModeConfig(cfg *config.Config) ModeConfig {
+	return ModeConfig{IPTablesBackend: cfg.IPTablesBackend, TCPBeLiberal: cfg.Conntrack.TCPBeLiberal}
 }
 
 // modes has a line for each mode. Their order is that in which --mode=auto tries them: nftables, then ipvs, then iptables.
@@ -34,9 +40,6 @@ var modes = []mode{
 	{ipvs.Name, newIPVS},
 	{iptables.Name, newIPTables},
 }
-
-// auto stands for the first of modes that this node can run.
-const auto = "auto"
 
 func newNFTables(_ context.Context, cfg ModeConfig) proxy.Mode {
 	return nftables.NewMode(nftables.Config{DropInvalid: cfg.dropsInvalid()})
@@ -61,31 +64,27 @@ func (cfg ModeConfig) dropsInvalid() bool {
 	return !cfg.TCPBeLiberal && !conntrack.BeLiberal(sysctl.Tree{})
 }
 
-// findMode is the mode of that name. Auto, or an empty name, is one that cannot be made: see chooseMode.
-func findMode(name string) (mode, error) {
-	if name == "" || name == auto {
-		return mode{name: auto}, nil
+// findMode is the mode of that name.
+func findMode(name string) (mode, bool) {
+	i := slices.IndexFunc(modes, func(m mode) bool { return m.name == name })
+	if i < 0 {
+		return mode{}, false
 	}
-	for _, m := range modes {
-		if m.name == name {
-			return m, nil
-		}
-	}
-	return mode{}, fmt.Errorf("%q is not available; the modes are %s", name, modeNames())
+	return modes[i], true
 }
 
-func modeNames() string {
-	names := []string{auto}
+func modeNames() []string {
+	var names []string
 	for _, m := range modes {
 		names = append(names, m.name)
 	}
-	return strings.Join(names, ", ")
+	return names
 }
 
-// chooseMode is m or, for auto, the first of the modes that this node can run, with a line in the log that says why. If it
-// can run none, it is the last: its error names what it lacks.
-func chooseMode(ctx context.Context, m mode, cfg ModeConfig) mode {
-	if m.name != auto {
+// chooseMode is the mode of that name or, for config.Auto, the first of the modes that this node can run, with a line in
+// the log that says why. If it can run none, it is the last: its error names what it lacks.
+func chooseMode(ctx context.Context, name string, cfg ModeConfig) mode {
+	if m, ok := findMode(name); ok {
 		return m
 	}
 	var reasons []string
@@ -101,5 +100,5 @@ func chooseMode(ctx context.Context, m mode, cfg ModeConfig) mode {
 		}
 		reasons = append(reasons, fmt.Sprintf("%s cannot work here: %v", m.name, err))
 	}
-	return m
+	return mode{} // there is at least one mode
 }

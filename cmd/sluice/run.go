@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
+	"github.com/sluice-proxy/sluice/cmd/sluice/config"
 	"github.com/sluice-proxy/sluice/conntrack"
 	"github.com/sluice-proxy/sluice/conntrack/sysctl"
 	"github.com/sluice-proxy/sluice/iptables/xtables"
@@ -28,7 +29,7 @@ import (
 
 // run serves until ctx ends, which is no error. It leaves the kernel as it is then: a successor takes over
 // what it finds.
-func run(ctx context.Context, cfg *Config) error {
+func run(ctx context.Context, cfg *config.Config) error {
 	err := serve(ctx, cfg)
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		klog.FromContext(ctx).Info("Stopped, what was served still is")
@@ -37,16 +38,17 @@ func run(ctx context.Context, cfg *Config) error {
 	return err
 }
 
-func serve(ctx context.Context, cfg *Config) error {
+func serve(ctx context.Context, cfg *config.Config) error {
 	log := klog.FromContext(ctx)
-	log.Info("Starting", "version", version(), "mode", cfg.Mode.name, "node", cfg.Node.Name)
-	cfg = cfg.withMode(chooseMode(ctx, cfg.Mode, cfg.ModeConfig))
+	log.Info("Starting", "version", version(), "mode", cfg.Mode, "node", cfg.Node.Name)
+	mode := chooseMode(ctx, cfg.Mode, newModeConfig(cfg))
 	tracker := track.New(track.Config{ExternalIPs: cfg.ExternalIPs, Priority: cfg.PriorityServices})
+	requests := metrics.WatchClient()
 	origin, err := findOrigin(ctx, cfg, tracker)
 	if err != nil {
 		return err
 	}
-	dataplanes, err := prepareKernel(ctx, cfg)
+	dataplanes, err := prepareKernel(ctx, cfg, mode)
 	if err != nil {
 		return err
 	}
@@ -57,6 +59,7 @@ func serve(ctx context.Context, cfg *Config) error {
 	if err := checkClusterCIDRs(ctx, nodeConfig); err != nil {
 		return err
 	}
+	warnOfNodePorts(ctx, nodeConfig)
 
 	group, ctx := errgroup.WithContext(ctx)
 	addrs, err := nodeinfo.AddrsAtLast(ctx)
@@ -65,15 +68,18 @@ func serve(ctx context.Context, cfg *Config) error {
 	}
 	node.SetAddrs(addrs)
 	group.Go(func() error { nodeinfo.WatchAddrs(ctx, node.SetAddrs); return nil })
+	if cfg.File != nil {
+		group.Go(func() error { return cfg.File.Changed(ctx) })
+	}
 
-	p := &proxier{cfg: cfg, tracker: tracker, node: node, dataplanes: dataplanes}
+	p := &proxier{cfg: cfg, mode: mode, tracker: tracker, node: node, dataplanes: dataplanes, requests: requests}
 	group.Go(func() error { return p.serve(ctx, group, origin) })
 	return group.Wait()
 }
 
 // prepareKernel makes the dataplanes of the families that this node has, and sets what they need.
-func prepareKernel(ctx context.Context, cfg *Config) (map[proxy.Family]proxy.Dataplane, error) {
-	mode := cfg.Mode.make(ctx, cfg.ModeConfig)
+func prepareKernel(ctx context.Context, cfg *config.Config, chosen mode) (map[proxy.Family]proxy.Dataplane, error) {
+	mode := chosen.make(ctx, newModeConfig(cfg))
 	dataplanes := map[proxy.Family]proxy.Dataplane{}
 	for _, f := range proxy.Families {
 		err := supported(ctx, mode, f)
@@ -161,6 +167,15 @@ func checkClusterCIDRs(ctx context.Context, cfg nodeinfo.Config) error {
 	return fmt.Errorf("--cluster-cidr: %v has no CIDR of %v, which is all that this node serves", cidrs, cfg.Families)
 }
 
+// warnOfNodePorts says where more addresses serve NodePorts than somebody may have thought of.
+func warnOfNodePorts(ctx context.Context, cfg nodeinfo.Config) {
+	for _, f := range cfg.Families {
+		if !cfg.NodePorts.Names(f) {
+			klog.FromContext(ctx).Info("NodePorts are served on every address of a family, because --nodeport-addresses names none", "family", f)
+		}
+	}
+}
+
 // setOOMScore keeps the kernel from killing the proxy first when memory runs out. It is not worth failing for.
 func setOOMScore(ctx context.Context, score int) {
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(strconv.Itoa(score)), 0o644); err != nil {
@@ -170,11 +185,13 @@ func setOOMScore(ctx context.Context, score int) {
 
 // proxier ties the parts together.
 type proxier struct {
-	cfg        *Config
+	cfg        *config.Config
+	mode       mode
 	tracker    *track.Tracker
 	node       *nodeinfo.Info
 	dataplanes map[proxy.Family]proxy.Dataplane
 
+	requests   *metrics.Client
 	metrics    *metrics.Metrics
 	health     *healthcheck.Server
 	relay      *relay.Relay
@@ -186,7 +203,9 @@ type proxier struct {
 func (p *proxier) serve(ctx context.Context, group *errgroup.Group, o origin) error {
 	source := newSource(p, o)
 	p.events, p.nodeEvents = source.event, source.nodeEvent
-	p.metrics = metrics.New(metrics.Config{Mode: p.cfg.Mode.name, Changes: p.changes, Build: build()})
+	p.metrics = metrics.New(metrics.Config{
+		Mode: p.mode.name, Changes: p.changes, Client: p.requests, Silence: source.silence, Build: build(), Features: features(p.cfg.Gates),
+	})
 	p.metrics.Clients(p.remembered())
 	p.relay = relay.New(relay.Config{Failed: p.metrics.RelayFailed})
 	p.health = healthcheck.New(healthcheck.Config{
@@ -203,7 +222,7 @@ func (p *proxier) serve(ctx context.Context, group *errgroup.Group, o origin) er
 	if err := source.ready(ctx); err != nil {
 		return err
 	}
-	p.nodeEvents(report.Event{Reason: "Starting", Action: "StartKubeProxy", Note: "Sluice " + version() + ", mode " + p.cfg.Mode.name})
+	p.nodeEvents(report.Event{Reason: "Starting", Action: "StartKubeProxy", Note: "Sluice " + version() + ", mode " + p.mode.name})
 	loop.New(loop.Config{
 		Changes:     p.tracker,
 		Nodes:       p.node,

@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -427,12 +429,49 @@ func TestVersionAndModesAreTold(t *testing.T) {
 	if out, err := run("version"); err != nil || !strings.HasPrefix(out, "sluice "+version()+"\n") {
 		t.Errorf("got %q, %v", out, err)
 	}
-	if _, err := run("cleanup", "--mode=none"); err == nil || !strings.Contains(err.Error(), "the modes are auto, nftables, ipvs, iptables") {
+	if _, err := run("cleanup", "--mode=none"); err == nil || !strings.Contains(err.Error(), "the modes are "+strings.Join(modeNames(), ", ")) {
 		t.Errorf("got %v", err)
 	}
 	if _, err := run("surprise"); err == nil {
 		t.Error("an unknown command is accepted")
 	}
+}
+
+// Each way to end has its exit code, and JSON is JSON.
+func TestKernelCheckTellsWhatGetsInTheWay(t *testing.T) {
+	ns := newNamespace(t)
+	ns.output("ip", "link", "set", "lo", "up")
+	check := func(want int, part string, args ...string) {
+		t.Helper()
+		cmd := ns.sluice(append([]string{"check", "--mode=iptables", "--iptables-backend=nft"}, args...)...)
+		out, err := cmd.Output()
+		if code := cmd.ProcessState.ExitCode(); code != want || !strings.Contains(string(out), part) {
+			t.Errorf("%v: exit code %d (%v), want %d and %q:\n%s", args, code, err, want, part, out)
+		}
+		if slices.Contains(args, "json") && !json.Valid(out) {
+			t.Errorf("not JSON:\n%s", out)
+		}
+	}
+	ns.output("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.conf.all.route_localnet=0")
+	check(0, "mode iptables")
+	rules := ns.output("nft", "list", "ruleset") // iptables has made its tables, without anything in them
+	if strings.Contains(rules, "chain") {
+		t.Errorf("a check left rules:\n%s", rules)
+	}
+	check(0, "mode iptables")
+	if after := ns.output("nft", "list", "ruleset"); after != rules {
+		t.Errorf("a check changed the kernel from\n%s\nto\n%s", rules, after)
+	}
+	ns.output("iptables-nft", "-t", "nat", "-N", "KUBE-SERVICES")
+	ns.output("iptables-nft", "-t", "nat", "-A", "PREROUTING", "-j", "KUBE-SERVICES")
+	check(2, "kube-proxy's rules")
+	check(2, `"worst": "warning"`, "-o", "json")
+	ns.output("sysctl", "-qw", "net.ipv4.ip_forward=0")
+	check(1, "net.ipv4.ip_forward is 0")
+	check(1, `"worst": "problem"`, "--output", "json")
+	check(1, "", "--output=xml")
+	check(1, "", "--mode=warp")
+	check(1, "", "--service-node-port-range=5")
 }
 
 func TestEveryFlagIsExplained(t *testing.T) {

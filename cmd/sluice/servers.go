@@ -2,7 +2,14 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"io"
+	"net/http"
 
+	"k8s.io/component-base/logs"
+	"k8s.io/kube-proxy/config/v1alpha1"
+
+	"github.com/sluice-proxy/sluice/cmd/sluice/config"
 	"github.com/sluice-proxy/sluice/proxy/metrics"
 	"github.com/sluice-proxy/sluice/proxy/report"
 )
@@ -16,7 +23,8 @@ func (p *proxier) serveHealth(ctx context.Context) error {
 // serveMetrics answers on the metrics address until ctx ends. An error ends the proxy.
 func (p *proxier) serveMetrics(ctx context.Context) error {
 	err := p.metrics.Serve(ctx, metrics.ServerConfig{
-		Addr: p.cfg.MetricsAddr, HardFail: p.cfg.HardFail, Mode: p.cfg.Mode.name, Profiling: p.cfg.Profiling,
+		Addr: p.cfg.MetricsAddr, HardFail: p.cfg.HardFail, Mode: p.mode.name, Profiling: p.cfg.Profiling, Verbosity: http.HandlerFunc(setVerbosity),
+		Handlers: map[string]http.Handler{"/configz": configz(p.cfg, p.mode)},
 	})
 	return p.hardFailure("FailedToStartMetricServer", err)
 }
@@ -26,4 +34,42 @@ func (p *proxier) hardFailure(reason string, err error) error {
 		p.nodeEvents(report.Event{Warning: true, Reason: reason, Action: "StartKubeProxy", Note: err.Error()})
 	}
 	return err
+}
+
+// configz answers with the configuration that is in force, as kube-proxy words it.
+func configz(cfg *config.Config, m mode) http.Handler {
+	inForce := cfg.Kube.DeepCopy()
+	inForce.Mode = v1alpha1.ProxyMode(m.name)
+	body, err := json.Marshal(map[string]any{v1alpha1.GroupName: inForce})
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		_, _ = w.Write(body) // the client may be gone
+	})
+}
+
+// setVerbosity sets how much is logged to the number in the body, until the process ends.
+func setVerbosity(w http.ResponseWriter, r *http.Request) {
+	level, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 16))
+	if err == nil {
+		var said string
+		if said, err = logs.GlogSetter(string(level)); err == nil {
+			_, _ = io.WriteString(w, said)
+			return
+		}
+	}
+	http.Error(w, err.Error(), http.StatusBadRequest)
+}
+
+// features are the gates in the words of the metrics.
+func features(gates []config.Gate) []metrics.Feature {
+	var list []metrics.Feature
+	for _, g := range gates {
+		list = append(list, metrics.Feature(g))
+	}
+	return list
 }

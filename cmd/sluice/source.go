@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/sluice-proxy/sluice/cmd/sluice/config"
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/manifest"
 	"github.com/sluice-proxy/sluice/proxy/nodeinfo"
@@ -26,6 +28,9 @@ type source struct {
 
 	event     report.EventFunc
 	nodeEvent func(report.Event)
+
+	// silence is for how long nothing was heard about each resource; nil for files.
+	silence func() map[string]time.Duration
 }
 
 // origin is what a source reads: files or a cluster, the other is nil.
@@ -35,7 +40,7 @@ type origin struct {
 }
 
 // findOrigin finds out what can be known to be wrong before anything is changed on the node.
-func findOrigin(ctx context.Context, cfg *Config, sink manifest.Sink) (origin, error) {
+func findOrigin(ctx context.Context, cfg *config.Config, sink manifest.Sink) (origin, error) {
 	if cfg.ManifestDir != "" {
 		files, err := manifest.New(cfg.ManifestDir, sink)
 		return origin{files: files}, err
@@ -88,5 +93,6 @@ func newClusterSource(p *proxier, client kubernetes.Interface) *source {
 		ready:     func(ctx context.Context) error { return p.node.WaitForNode(ctx, cluster.NodeListed()) },
 		event:     recorder.service,
 		nodeEvent: recorder.node,
+		silence:   cluster.Silence,
 	}
 }

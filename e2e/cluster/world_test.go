@@ -94,6 +94,7 @@ func (w *world) launch(t *testing.T) {
 		"--kubeconfig", w.kubeconfig,
 		"--hostname-override", nodeName,
 		"--cluster-cidr", fmt.Sprintf("%v,%v", lab.ClusterCIDR, lab.PrefixIn(proxy.IPv6, lab.ClusterCIDR)),
+		"--nodeport-addresses", "all", // whatever the mode's default is
 		"-v", "2",
 	}, w.mode.Flags...)...)
 }

@@ -224,3 +224,11 @@ func (r *running) passes(p *corev1.Probe) error {
 var clientOn = suite.Client
 
 var eventually = suite.Eventually
+
+// contains is an error if a text lacks a part.
+func contains(text, part string) error {
+	if !strings.Contains(text, part) {
+		return fmt.Errorf("no %q in:\n%s", part, text)
+	}
+	return nil
+}

@@ -7,7 +7,6 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -51,7 +50,7 @@ func quoted(text, pattern string) []string {
 func source(t *testing.T) []*ast.File {
 	t.Helper()
 	var files []*ast.File
-	for _, dir := range []string{"cmd", "proxy", "iptables", "nftables", "ipvs", "nfwatch", "conntrack"} {
+	for _, dir := range []string{"cmd", "proxy", "iptables", "nftables", "ipvs", "nfwatch", "conntrack", "preflight"} {
 		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, entry fs.DirEntry, err error) error {
 			if err != nil || entry.IsDir() && entry.Name() == "proxytest" {
 				return cmp.Or(err, fs.SkipDir)
@@ -193,9 +192,9 @@ func TestDocumentedMetricsExist(t *testing.T) {
 }
 
 func TestDocumentedFlagsExist(t *testing.T) {
-	help, err := exec.Command(sluiceBinary, "--help").CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, help)
+	var help string
+	for _, command := range [][]string{{"--help"}, {"check", "--help"}, {"cleanup", "--help"}} {
+		help += output(t, sluiceBinary, command...)
 	}
 	flags := quoted(operate(t), "--[a-z-]+(?:=[^`]*)?")
 	if len(flags) == 0 {
@@ -206,7 +205,7 @@ func TestDocumentedFlagsExist(t *testing.T) {
 		if !strings.HasSuffix(flag, "-") { // else it stands for all that begin so
 			flag += " "
 		}
-		if !strings.Contains(string(help), flag) {
+		if !strings.Contains(help, flag) {
 			t.Errorf("there is no flag %s", flag)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,10 +68,9 @@ func (w *world) startPlane(t *testing.T) {
 	}
 	w.audit = filepath.Join(dir, "audit.log")
 	w.plane = suite.StartCluster(t, w.Lab, controlplane.Config{
-		Dir:          dir,
-		ServiceCIDRs: []netip.Prefix{lab.ServiceCIDR},
-		Users:        []string{kubeProxyUser},
-		Args:         []string{"--allow-privileged", "--audit-policy-file", policy, "--audit-log-path", w.audit},
+		Dir:   dir,
+		Users: []string{kubeProxyUser},
+		Args:  []string{"--allow-privileged", "--audit-policy-file", policy, "--audit-log-path", w.audit},
 	})
 	w.api = w.plane.API
 	var err error

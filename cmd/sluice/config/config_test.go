@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"net/netip"
@@ -15,17 +15,28 @@ import (
 	"github.com/sluice-proxy/sluice/proxy/nodeinfo"
 )
 
+// newFlags has all flags of o.
+func newFlags(o *Options) *pflag.FlagSet {
+	fs := pflag.NewFlagSet("sluice", pflag.ContinueOnError)
+	fs.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		return pflag.NormalizedName(strings.Replace(name, "proxy-mode", "mode", 1))
+	})
+	o.AddFlags(fs)
+	o.AddLogFlags(fs)
+	return fs
+}
+
 // parse goes the way from arguments to a configuration.
 func parse(t *testing.T, args ...string) (*Config, error) {
 	t.Helper()
-	o := NewOptions()
-	fs := pflag.NewFlagSet("sluice", pflag.ContinueOnError)
-	fs.SetNormalizeFunc(normalize)
-	o.AddFlags(fs)
+	o := NewOptions([]string{"nftables", "iptables", "ipvs"})
+	fs := newFlags(o)
 	if err := fs.Parse(args); err != nil {
 		t.Fatal(err)
 	}
-	o.Complete(fs)
+	if err := o.Complete(); err != nil {
+		return nil, err
+	}
 	return o.Validate()
 }
 
@@ -40,13 +51,10 @@ func mustParse(t *testing.T, args ...string) *Config {
 
 func TestDefaultsAreThoseOfKubeProxy(t *testing.T) {
 	cfg := mustParse(t, "--hostname-override", " Node-1 ")
-	if cfg.Mode.name != auto { // kube-proxy's is iptables
-		t.Errorf("mode %q", cfg.Mode.name)
-	}
-	cfg.Mode = mode{}
 	want := &Config{
-		ModeConfig:       ModeConfig{IPTablesBackend: xtables.Auto},
-		Client:           ClientConfig{ContentType: "application/vnd.kubernetes.protobuf", QPS: 5, Burst: 10},
+		Mode:             Auto, // kube-proxy's is iptables
+		IPTablesBackend:  xtables.Auto,
+		Client:           Client{ContentType: "application/vnd.kubernetes.protobuf", QPS: 5, Burst: 10},
 		ConfigSyncPeriod: 15 * time.Minute,
 		Node: nodeinfo.Config{
 			Name:               "node-1",
@@ -62,8 +70,13 @@ func TestDefaultsAreThoseOfKubeProxy(t *testing.T) {
 		OOMScoreAdj:   -999,
 		HealthzAddr:   "0.0.0.0:10256",
 		MetricsAddr:   "127.0.0.1:10249",
+		Gates: []Gate{
+			{"AllowServiceExternalIPs", "GA", true}, {"ContextualLogging", "beta", true},
+			{"LoggingAlphaOptions", "alpha", false}, {"LoggingBetaOptions", "beta", true},
+		},
+		Kube: cfg.Kube, // compared with kube-proxy's own where that is at hand
 	}
-	diff := cmp.Diff(want, cfg, cmp.AllowUnexported(mode{}, nodeinfo.NodePortSelection{}),
+	diff := cmp.Diff(want, cfg, cmp.AllowUnexported(nodeinfo.NodePortSelection{}),
 		cmp.Comparer(func(a, b netip.Addr) bool { return a == b }))
 	if diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -75,9 +88,25 @@ func TestFlagsReachTheConfiguration(t *testing.T) {
 		args []string
 		ok   func(*Config) bool
 	}{
-		"proxy-mode is mode":        {[]string{"--proxy-mode", "iptables"}, func(c *Config) bool { return c.Mode.name == "iptables" }},
-		"empty mode":                {[]string{"--mode="}, func(c *Config) bool { return c.Mode.name == auto }},
-		"underscores":               {[]string{"--masquerade_all"}, func(c *Config) bool { return c.Node.MasqueradeAll }},
+		"proxy-mode is mode": {[]string{"--proxy-mode", "iptables"}, func(c *Config) bool { return c.Mode == "iptables" }},
+		"empty mode":         {[]string{"--mode="}, func(c *Config) bool { return c.Mode == Auto }},
+		"masquerade all":     {[]string{"--masquerade-all"}, func(c *Config) bool { return c.Node.MasqueradeAll }},
+		"nftables, iptables flags": {[]string{"--mode=nftables", "--masquerade-all", "--iptables-masquerade-bit=3", "--iptables-sync-period=5s"}, func(c *Config) bool {
+			return c.Node.MasqueradeAll && c.Node.MasqueradeMark == 8 && c.SyncPeriod == 5*time.Second
+		}},
+		"nftables, default ports": {[]string{"--mode=nftables"}, func(c *Config) bool {
+			return c.Kube.NodePortAddresses[0] == "primary" && !c.Node.NodePorts.ServesLocalhost()
+		}},
+		"ipvs, own periods":     {[]string{"--mode=ipvs", "--iptables-sync-period=5s", "--ipvs-sync-period=7s", "--ipvs-min-sync-period=2s"}, func(c *Config) bool { return c.SyncPeriod == 7*time.Second && c.MinSyncPeriod == 2*time.Second }},
+		"ipvs, default periods": {[]string{"--mode=ipvs"}, func(c *Config) bool { return c.SyncPeriod == 30*time.Second && c.MinSyncPeriod == time.Second }},
+		"ipvs": {[]string{"--mode=ipvs", "--ipvs-scheduler=mh", "--ipvs-exclude-cidrs=10.1.0.0/16,fd01::/64", "--ipvs-udp-timeout=5s"}, func(c *Config) bool {
+			return c.IPVS.Scheduler == "mh" && len(c.IPVS.ExcludeCIDRs) == 2 && c.IPVS.UDPTimeout == 5*time.Second
+		}},
+		"ipvs flags elsewhere": {[]string{"--mode=iptables", "--ipvs-exclude-cidrs=junk"}, func(c *Config) bool { return c.Notes[0].Setting == "--ipvs-exclude-cidrs" }},
+		"lenient CIDR": {[]string{"--cluster-cidr=010.001.0.0/16"}, func(c *Config) bool {
+			return c.Node.PodDetector.ClusterCIDRs[0] == netip.MustParsePrefix("10.1.0.0/16")
+		}},
+		"no effect":                 {[]string{"--show-hidden-metrics-for-version=1.35", "--machine-id-file=/x", "--feature-gates=SidecarContainers=true"}, func(c *Config) bool { return len(c.Notes) == 2 }},
 		"masquerade bit":            {[]string{"--iptables-masquerade-bit", "31"}, func(c *Config) bool { return c.Node.MasqueradeMark == 1<<31 }},
 		"two cluster CIDRs":         {[]string{"--cluster-cidr", "10.0.0.0/8,fd00::/48"}, func(c *Config) bool { return len(c.Node.PodDetector.ClusterCIDRs) == 2 }},
 		"bridge":                    {[]string{"--detect-local-mode", "BridgeInterface", "--pod-bridge-interface", "br0"}, func(c *Config) bool { return c.Node.PodDetector.Interface == "br0" }},
@@ -88,16 +117,16 @@ func TestFlagsReachTheConfiguration(t *testing.T) {
 		"priority":                  {[]string{"--priority-services", "a/b,c/d"}, func(c *Config) bool { return c.PriorityServices[1] == proxy.ServiceName{Namespace: "c", Name: "d"} }},
 		"external IPs off":          {[]string{"--feature-gates", "AllowServiceExternalIPs=false,AllAlpha=true"}, func(c *Config) bool { return !c.ExternalIPs }},
 		"no gates":                  {[]string{"--feature-gates="}, func(c *Config) bool { return c.ExternalIPs }},
-		"gates of others":           {[]string{"--feature-gates", "NFTablesProxyMode=true", "--feature-gates", "WatchList=false"}, func(c *Config) bool { return c.ExternalIPs }},
+		"gates of others":           {[]string{"--feature-gates", "NFTablesProxyMode=true,NativeHistograms=true", "--feature-gates", "WatchList=false"}, func(c *Config) bool { return c.ExternalIPs }},
 		"lenient bind address":      {[]string{"--bind-address", "192.000.002.010"}, func(c *Config) bool { return c.Node.BindAddress == netip.MustParseAddr("192.0.2.10") }},
-		"IPv6 bind address":         {[]string{"--bind-address", "::"}, func(c *Config) bool { return c.HealthzAddr == "[::]:10256" && c.MetricsAddr == "[::1]:10249" }},
-		"IPv6 and explicit servers": {[]string{"--bind-address", "::", "--metrics-bind-address", "0.0.0.0"}, func(c *Config) bool { return c.HealthzAddr == "[::]:10256" && c.MetricsAddr == "0.0.0.0:10249" }},
+		"IPv6 bind address":         {[]string{"--bind-address", "::"}, func(c *Config) bool { return c.HealthzAddr == "0.0.0.0:10256" && c.MetricsAddr == "127.0.0.1:10249" }},
+		"IPv6 and explicit servers": {[]string{"--bind-address", "::", "--metrics-bind-address", "::"}, func(c *Config) bool { return c.HealthzAddr == "0.0.0.0:10256" && c.MetricsAddr == "[::]:10249" }},
 		"address without port":      {[]string{"--healthz-bind-address", "::1"}, func(c *Config) bool { return c.HealthzAddr == "[::1]:10256" }},
 		"address with port":         {[]string{"--healthz-bind-address", "[::1]:1"}, func(c *Config) bool { return c.HealthzAddr == "[::1]:1" }},
 		"no addresses":              {[]string{"--healthz-bind-address=", "--metrics-bind-address="}, func(c *Config) bool { return c.HealthzAddr == "" && c.MetricsAddr == "" }},
 		"no servers":                {[]string{"--healthz-port=0", "--metrics-port=0"}, func(c *Config) bool { return c.HealthzAddr == "" && c.MetricsAddr == "" }},
 		"no pause":                  {[]string{"--iptables-min-sync-period=0"}, func(c *Config) bool { return c.MinSyncPeriod == 0 }},
-		"legacy":                    {[]string{"--iptables-backend=legacy"}, func(c *Config) bool { return c.ModeConfig.IPTablesBackend == xtables.Legacy }},
+		"legacy":                    {[]string{"--iptables-backend=legacy"}, func(c *Config) bool { return c.IPTablesBackend == xtables.Legacy }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if cfg := mustParse(t, c.args...); !c.ok(cfg) {
@@ -112,7 +141,7 @@ func TestEveryMistakeIsReported(t *testing.T) {
 		args []string
 		want []string // sorted; of each line, its beginning
 	}{
-		"mode":              {[]string{"--mode=kernelspace"}, []string{`--mode: "kernelspace" is not available; the modes are auto, nftables, ipvs, iptables`}},
+		"mode":              {[]string{"--mode=kernelspace"}, []string{`--mode: "kernelspace" is not available; the modes are auto, nftables, iptables, ipvs`}},
 		"periods":           {[]string{"--config-sync-period=0", "--iptables-sync-period=0"}, []string{"--config-sync-period: 0s is not positive", "--iptables-min-sync-period: 1s is not between", "--iptables-sync-period: 0s is not positive"}},
 		"min over period":   {[]string{"--iptables-min-sync-period=31s"}, []string{"--iptables-min-sync-period: 31s is not between 0 and --iptables-sync-period, 30s"}},
 		"addresses":         {[]string{"--bind-address=x", "--healthz-bind-address=x", "--metrics-bind-address=1.2.3.4:http"}, []string{"--bind-address", "--healthz-bind-address", "--metrics-bind-address"}},
@@ -132,10 +161,14 @@ func TestEveryMistakeIsReported(t *testing.T) {
 		"wildcard":          {[]string{"--detect-local-mode=InterfaceNamePrefix", "--pod-interface-name-prefix=veth+"}, []string{`--pod-interface-name-prefix: "veth+" cannot be`}},
 		"no prefix":         {[]string{"--detect-local-mode=InterfaceNamePrefix"}, []string{"--pod-interface-name-prefix: is required"}},
 		"node ports":        {[]string{"--nodeport-addresses=primary,10.0.0.1,eth0"}, []string{`--nodeport-addresses: "10.0.0.1"`, `--nodeport-addresses: "eth0"`}},
-		"gates":             {[]string{"--feature-gates=Nope=true,AllBeta=maybe,NFTablesProxyMode=false"}, []string{"--feature-gates: AllBeta=", "--feature-gates: NFTablesProxyMode cannot", `--feature-gates: there is no gate "Nope"`}},
+		"gates":             {[]string{"--feature-gates=Nope=true,NFTablesProxyMode=false"}, []string{"--feature-gates: NFTablesProxyMode is locked to true", `--feature-gates: there is no gate "Nope"`}},
 		"blank name":        {[]string{"--hostname-override= "}, []string{"--hostname-override: is blank"}},
 		"priority":          {[]string{"--priority-services=a,b/,c/d/e"}, []string{`--priority-services: "a"`, `--priority-services: "b/"`, `--priority-services: "c/d/e"`}},
 		"backend":           {[]string{"--iptables-backend=ebtables"}, []string{`--iptables-backend: "ebtables"`}},
+		"nftables bit":      {[]string{"--mode=nftables", "--iptables-masquerade-bit=32"}, []string{"--iptables-masquerade-bit: 32"}},
+		"ipvs":              {[]string{"--mode=ipvs", "--ipvs-exclude-cidrs=x", "--ipvs-tcp-timeout=-1s", "--ipvs-min-sync-period=31s"}, []string{`--ipvs-exclude-cidrs: "x"`, "--ipvs-min-sync-period: 31s is not between 0 and --ipvs-sync-period, 30s", "--ipvs-tcp-timeout: -1s is negative"}},
+		"hidden metrics":    {[]string{"--show-hidden-metrics-for-version=1.20"}, []string{`--show-hidden-metrics-for-version: "1.20"`}},
+		"logging":           {[]string{"--logging-format=xml", "--log-flush-frequency=0s"}, []string{"KubeProxyConfiguration.logging.flushFrequency", "KubeProxyConfiguration.logging.format"}},
 		"burst":             {[]string{"--kube-api-burst=-1"}, []string{"--kube-api-burst"}},
 		"two sources":       {[]string{"--manifest-dir=/m", "--kubeconfig=/k", "--detect-local-mode=NodeCIDR"}, []string{"--detect-local-mode: NodeCIDR needs", "--manifest-dir: serves instead"}},
 	} {
@@ -154,26 +187,5 @@ func TestEveryMistakeIsReported(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-func TestClusterCIDRsMustFitTheNode(t *testing.T) {
-	v4, v6 := netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/48")
-	for name, c := range map[string]struct {
-		mode     nodeinfo.DetectMode
-		families []proxy.Family
-		cidrs    []netip.Prefix
-		fits     bool
-	}{
-		"none":                  {nodeinfo.ClusterCIDR, proxy.Families[:], nil, true},
-		"one of two":            {nodeinfo.ClusterCIDR, proxy.Families[:], []netip.Prefix{v6}, true},
-		"wrong family":          {nodeinfo.ClusterCIDR, []proxy.Family{proxy.IPv4}, []netip.Prefix{v6}, false},
-		"right family":          {nodeinfo.ClusterCIDR, []proxy.Family{proxy.IPv4}, []netip.Prefix{v6, v4}, true},
-		"wrong in another mode": {nodeinfo.NodeCIDR, []proxy.Family{proxy.IPv4}, []netip.Prefix{v6}, true},
-	} {
-		err := checkClusterCIDRs(t.Context(), nodeinfo.Config{Families: c.families, PodDetector: nodeinfo.PodDetector{Mode: c.mode, ClusterCIDRs: c.cidrs}})
-		if (err == nil) != c.fits {
-			t.Errorf("%s: got %v", name, err)
-		}
 	}
 }
