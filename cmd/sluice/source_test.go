@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
+	"github.com/sluice-proxy/sluice/cmd/sluice/config"
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/healthcheck"
 	"github.com/sluice-proxy/sluice/proxy/nodeinfo"
@@ -39,7 +40,7 @@ func TestClusterSourceWaitsForTheNodeUntilTheAPIServerIsBack(t *testing.T) {
 			})
 			ctx, cancel := context.WithCancel(t.Context())
 			cfg := nodeinfo.Config{Name: "n1", Families: proxy.Families[:], PodDetector: nodeinfo.PodDetector{Mode: nodeinfo.NodeCIDR}}
-			p := &proxier{cfg: &Config{Node: cfg}, tracker: track.New(track.Config{}), node: nodeinfo.New(cfg), health: healthcheck.New(healthcheck.Config{})}
+			p := &proxier{cfg: &config.Config{Node: cfg}, tracker: track.New(track.Config{}), node: nodeinfo.New(cfg), health: healthcheck.New(healthcheck.Config{})}
 			s := newClusterSource(p, client)
 			go s.run(ctx)
 			time.AfterFunc(away, func() { allAway.Store(false) })

@@ -57,7 +57,6 @@ func (w *world) kubeadmContainer(t *testing.T) container {
 	config, daemonSet := w.installKubeadm(t)
 	pod := daemonSet.Spec.Template.Spec
 	spec := pod.Containers[0].DeepCopy()
-	spec.Args, spec.Command = spec.Command[1:], nil // the first is the program
 	dir := t.TempDir()
 	token, err := w.api.CoreV1().ServiceAccounts(daemonSet.Namespace).
 		CreateToken(t.Context(), pod.ServiceAccountName, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})

@@ -8,7 +8,7 @@ import (
 // heard is when the API server last said something. The zero value is never.
 type heard struct{ at atomic.Int64 }
 
-func (h *heard) now() { h.at.Store(time.Now().UnixNano()) }
+func (h *heard) hear() { h.at.Store(time.Now().UnixNano()) }
 
 // Silence is how long ago that was; false is never.
 func (h *heard) Silence() (since time.Duration, ever bool) {

@@ -40,7 +40,7 @@ func (s *store[T]) Transformer() cache.TransformFunc {
 
 // Add implements cache.ReflectorStore.
 func (s *store[T]) Add(object any) error {
-	s.heard.now()
+	s.hear()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.put(object)
@@ -51,7 +51,7 @@ func (s *store[T]) Update(object any) error { return s.Add(object) }
 
 // Delete implements cache.ReflectorStore.
 func (s *store[T]) Delete(object any) error {
-	s.heard.now()
+	s.hear()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	key, err := cache.MetaNamespaceKeyFunc(object)
@@ -64,7 +64,7 @@ func (s *store[T]) Delete(object any) error {
 
 // Replace implements cache.ReflectorStore: what the list lacks was deleted while nobody watched.
 func (s *store[T]) Replace(list []any, _ string) error {
-	s.heard.now()
+	s.hear()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.objects
@@ -85,7 +85,7 @@ func (s *store[T]) Replace(list []any, _ string) error {
 
 // Bookmark implements cache.ReflectorBookmarkStore: nothing has changed, and the watch works.
 func (s *store[T]) Bookmark(string) error {
-	s.heard.now()
+	s.hear()
 	return nil
 }
 

@@ -522,3 +522,33 @@ func TestEqualResendOfEverythingCausesNoApply(t *testing.T) {
 		}
 	})
 }
+
+// What the API server says is heard, a bookmark too; what is only passed on again is not.
+func TestSilenceIsTimeSinceAnythingWasSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newStore(trimService, func(*corev1.Service) {}, func(*corev1.Service) {})
+		w := New(Config{Client: fake.NewClientset(), Sink: &sink{}})
+		w.services.store = st
+		if s := w.Silence(); len(s) > 0 {
+			t.Errorf("before anything was said: %v", s)
+		}
+		service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "s"}}
+		for what, say := range map[string]func() error{
+			"list":     func() error { return st.Replace([]any{service}, "1") },
+			"change":   func() error { return st.Update(service) },
+			"deletion": func() error { return st.Delete(service) },
+			"bookmark": func() error { return st.Bookmark("2") },
+		} {
+			if err := say(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+			if err := st.Resync(); err != nil {
+				t.Fatal(err)
+			}
+			if got := w.Silence()["services"]; got != time.Minute {
+				t.Errorf("a minute after a %s: %v", what, got)
+			}
+		}
+	})
+}
