@@ -10,6 +10,7 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/textlogger"
 
+	"github.com/sluice-proxy/sluice/cmd/sluice/config"
 	"github.com/sluice-proxy/sluice/proxy"
 )
 
@@ -44,7 +45,7 @@ func TestAutoTakesTheFirstModeThatWorksAndSaysWhy(t *testing.T) {
 		}
 		var log bytes.Buffer
 		ctx := klog.NewContext(t.Context(), textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(&log))))
-		if got := chooseMode(ctx, mode{name: auto}, ModeConfig{}).name; got != test.want {
+		if got := chooseMode(ctx, config.Auto, ModeConfig{}).name; got != test.want {
 			t.Errorf("%s: got %s, want %s", test.name, got, test.want)
 		}
 		if n := strings.Count(log.String(), "\n"); n != 1 {
@@ -56,7 +57,7 @@ func TestAutoTakesTheFirstModeThatWorksAndSaysWhy(t *testing.T) {
 			}
 		}
 		log.Reset()
-		if got := chooseMode(ctx, modes[1], ModeConfig{}).name; got != "good" || log.Len() > 0 {
+		if got := chooseMode(ctx, "good", ModeConfig{}).name; got != "good" || log.Len() > 0 {
 			t.Errorf("%s: a mode that is named is %s, and the log says %q", test.name, got, &log)
 		}
 	}

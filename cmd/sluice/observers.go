@@ -27,7 +27,7 @@ func (p *proxier) observers() []loop.Observer {
 		reportObserver{reporter: report.New(p.events)},
 		flowsObserver{cleaner: conntrack.NewCleaner(&conntrack.Kernel{}), metrics: p.metrics, turns: new([len(proxy.Families)]turn)},
 	}
-	if p.cfg.Mode.name == nftables.Name {
+	if p.mode.name == nftables.Name {
 		all = append(all, relayObserver{relay: p.relay})
 	}
 	return all
