@@ -27,11 +27,12 @@ type mode struct {
 // ModeConfig is what modes take from the configuration.
 type ModeConfig struct {
 	IPTablesBackend xtables.Backend
+	IPVS            ipvs.Config
 	TCPBeLiberal    bool // connection tracking will be liberal, whatever it is now
 }
 
 func newModeConfig(cfg *config.Config) ModeConfig {
-	return ModeConfig{IPTablesBackend: cfg.IPTablesBackend, TCPBeLiberal: cfg.Conntrack.TCPBeLiberal}
+	return ModeConfig{IPTablesBackend: cfg.IPTablesBackend, IPVS: cfg.IPVS, TCPBeLiberal: cfg.Conntrack.TCPBeLiberal}
 }
 
 // modes has a line for each mode. Their order is that in which --mode=auto tries them: nftables, then ipvs, then iptables.
@@ -46,7 +47,9 @@ func newNFTables(_ context.Context, cfg ModeConfig) proxy.Mode {
 }
 
 func newIPVS(_ context.Context, cfg ModeConfig) proxy.Mode {
-	return ipvs.NewMode(ipvs.Config{DropInvalid: cfg.dropsInvalid()})
+	c := cfg.IPVS
+	c.DropInvalid = cfg.dropsInvalid()
+	return ipvs.NewMode(c)
 }
 
 func newIPTables(ctx context.Context, cfg ModeConfig) proxy.Mode {

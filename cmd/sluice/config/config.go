@@ -1,7 +1,6 @@
 package config
 
 import (
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/conntrack"
 	"github.com/sluice-proxy/sluice/iptables/xtables"
+	"github.com/sluice-proxy/sluice/ipvs"
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/httpserver"
 	"github.com/sluice-proxy/sluice/proxy/nodeinfo"
@@ -19,7 +19,7 @@ import (
 type Config struct {
 	Mode            string // Auto or a mode that there is
 	IPTablesBackend xtables.Backend
-	IPVS            IPVS
+	IPVS            ipvs.Config // without DropInvalid
 
 	Client           Client
 	ManifestDir      string // not empty: no cluster
@@ -52,15 +52,6 @@ type Client struct {
 	Burst                           int
 }
 
-// IPVS is what kube-proxy's options for mode ipvs say. Its periods are Config's if that is the mode.
-type IPVS struct {
-	Scheduler    string         // empty: the mode's choice
-	ExcludeCIDRs []netip.Prefix // of addresses whose virtual servers belong to others
-
-	// Idle times after which connections are forgotten; 0 leaves the kernel's.
-	TCPTimeout, TCPFinTimeout, UDPTimeout time.Duration
-}
-
 // Validate turns what Complete has left into a configuration, which is not usable if there is an error. The error
 // names every problem. Validate touches nothing.
 func (o *Options) Validate() (*Config, error) {
@@ -73,7 +64,7 @@ func (o *Options) Validate() (*Config, error) {
 	cfg := &Config{
 		Mode:            o.mode(c),
 		IPTablesBackend: xtables.Backend(o.Own.IPTablesBackend),
-		IPVS:            o.ipvs(c),
+		IPVS:            o.ipvs(c, bit),
 		Client: Client{
 			Kubeconfig:         k.ClientConnection.Kubeconfig,
 			Master:             o.Master,
@@ -125,21 +116,6 @@ func (o *Options) mode(c *checker) string {
 		c.add("mode", "%q is not available; the modes are %s", mode, strings.Join(o.modes, ", "))
 	}
 	return mode
-}
-
-// ipvs is checked in that mode alone, as in kube-proxy: files hold odd things in sections that nobody reads.
-func (o *Options) ipvs(c *checker) IPVS {
-	if o.section().name != ipvsMode {
-		return IPVS{}
-	}
-	i := o.Kube.IPVS
-	return IPVS{
-		Scheduler:     i.Scheduler,
-		ExcludeCIDRs:  prefixes(i.ExcludeCIDRs, func(format string, args ...any) { c.add("ipvs.excludeCIDRs", format, args...) }),
-		TCPTimeout:    atLeastZero(c, "ipvs.tcpTimeout", i.TCPTimeout.Duration),
-		TCPFinTimeout: atLeastZero(c, "ipvs.tcpFinTimeout", i.TCPFinTimeout.Duration),
-		UDPTimeout:    atLeastZero(c, "ipvs.udpTimeout", i.UDPTimeout.Duration),
-	}
 }
 
 func (o *Options) conntrack(c *checker) conntrack.Tuning {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/conntrack"
 	"github.com/sluice-proxy/sluice/iptables/xtables"
+	"github.com/sluice-proxy/sluice/ipvs"
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/nodeinfo"
 )
@@ -54,6 +55,7 @@ func TestDefaultsAreThoseOfKubeProxy(t *testing.T) {
 	want := &Config{
 		Mode:             Auto, // kube-proxy's is iptables
 		IPTablesBackend:  xtables.Auto,
+		IPVS:             ipvs.Config{RouteMark: 0x2000, DrainLimit: 15 * time.Minute, CompatInterface: ipvs.CompatAuto},
 		Client:           Client{ContentType: "application/vnd.kubernetes.protobuf", QPS: 5, Burst: 10},
 		ConfigSyncPeriod: 15 * time.Minute,
 		Node: nodeinfo.Config{
@@ -100,9 +102,13 @@ func TestFlagsReachTheConfiguration(t *testing.T) {
 		"ipvs, own periods":     {[]string{"--mode=ipvs", "--iptables-sync-period=5s", "--ipvs-sync-period=7s", "--ipvs-min-sync-period=2s"}, func(c *Config) bool { return c.SyncPeriod == 7*time.Second && c.MinSyncPeriod == 2*time.Second }},
 		"ipvs, default periods": {[]string{"--mode=ipvs"}, func(c *Config) bool { return c.SyncPeriod == 30*time.Second && c.MinSyncPeriod == time.Second }},
 		"ipvs": {[]string{"--mode=ipvs", "--ipvs-scheduler=mh", "--ipvs-exclude-cidrs=10.1.0.0/16,fd01::/64", "--ipvs-udp-timeout=5s"}, func(c *Config) bool {
-			return c.IPVS.Scheduler == "mh" && len(c.IPVS.ExcludeCIDRs) == 2 && c.IPVS.UDPTimeout == 5*time.Second
+			return c.IPVS.Scheduler == "mh" && len(c.IPVS.Exclude) == 2 && c.IPVS.Timeouts.UDP == 5*time.Second
 		}},
-		"ipvs flags elsewhere": {[]string{"--mode=iptables", "--ipvs-exclude-cidrs=junk"}, func(c *Config) bool { return c.Notes[0].Setting == "--ipvs-exclude-cidrs" }},
+		"ipvs, own flags": {[]string{"--mode=ipvs", "--ipvs-drain-limit=1m", "--ipvs-route-bit=20", "--ipvs-compat-interface=on"}, func(c *Config) bool {
+			return c.IPVS.DrainLimit == time.Minute && c.IPVS.RouteMark == 1<<20 && c.IPVS.CompatInterface == ipvs.CompatOn
+		}},
+		"ipvs bit, another mode": {[]string{"--mode=auto", "--iptables-masquerade-bit=13"}, func(c *Config) bool { return c.IPVS.RouteMark != c.Node.MasqueradeMark }},
+		"ipvs flags elsewhere":   {[]string{"--mode=iptables", "--ipvs-exclude-cidrs=junk"}, func(c *Config) bool { return c.Notes[0].Setting == "--ipvs-exclude-cidrs" }},
 		"lenient CIDR": {[]string{"--cluster-cidr=010.001.0.0/16"}, func(c *Config) bool {
 			return c.Node.PodDetector.ClusterCIDRs[0] == netip.MustParsePrefix("10.1.0.0/16")
 		}},
@@ -166,6 +172,8 @@ func TestEveryMistakeIsReported(t *testing.T) {
 		"priority":          {[]string{"--priority-services=a,b/,c/d/e"}, []string{`--priority-services: "a"`, `--priority-services: "b/"`, `--priority-services: "c/d/e"`}},
 		"backend":           {[]string{"--iptables-backend=ebtables"}, []string{`--iptables-backend: "ebtables"`}},
 		"nftables bit":      {[]string{"--mode=nftables", "--iptables-masquerade-bit=32"}, []string{"--iptables-masquerade-bit: 32"}},
+		"ipvs, own flags":   {[]string{"--mode=ipvs", "--ipvs-drain-limit=0", "--ipvs-route-bit=32", "--ipvs-compat-interface=no", "--ipvs-scheduler=r r"}, []string{`--ipvs-compat-interface: "no"`, "--ipvs-drain-limit: 0s", "--ipvs-route-bit: 32 is not", `--ipvs-scheduler: "r r"`}},
+		"ipvs bit":          {[]string{"--mode=ipvs", "--iptables-masquerade-bit=13"}, []string{"--ipvs-route-bit: 13 has another meaning"}},
 		"ipvs":              {[]string{"--mode=ipvs", "--ipvs-exclude-cidrs=x", "--ipvs-tcp-timeout=-1s", "--ipvs-min-sync-period=31s"}, []string{`--ipvs-exclude-cidrs: "x"`, "--ipvs-min-sync-period: 31s is not between 0 and --ipvs-sync-period, 30s", "--ipvs-tcp-timeout: -1s is negative"}},
 		"hidden metrics":    {[]string{"--show-hidden-metrics-for-version=1.20"}, []string{`--show-hidden-metrics-for-version: "1.20"`}},
 		"logging":           {[]string{"--logging-format=xml", "--log-flush-frequency=0s"}, []string{"KubeProxyConfiguration.logging.flushFrequency", "KubeProxyConfiguration.logging.format"}},

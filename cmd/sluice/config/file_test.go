@@ -61,7 +61,7 @@ func TestFieldsReachTheConfiguration(t *testing.T) {
 			return c.Node.MasqueradeMark == 8 && !c.Node.MasqueradeAll && c.SyncPeriod == 30*time.Second && c.MinSyncPeriod == 3*time.Second
 		}},
 		"section of ipvs": {"mode: ipvs\niptables: {masqueradeAll: true, masqueradeBit: 2, minSyncPeriod: 5s}\nipvs: {scheduler: sh, tcpTimeout: 9s, excludeCIDRs: [192.0.2.0/24]}", func(c *Config) bool {
-			return c.Node.MasqueradeMark == 4 && c.Node.MasqueradeAll && c.MinSyncPeriod == 0 && c.IPVS.Scheduler == "sh" && c.IPVS.TCPTimeout == 9*time.Second && len(c.IPVS.ExcludeCIDRs) == 1
+			return c.Node.MasqueradeMark == 4 && c.Node.MasqueradeAll && c.MinSyncPeriod == 0 && c.IPVS.Scheduler == "sh" && c.IPVS.Timeouts.TCP == 9*time.Second && len(c.IPVS.Exclude) == 1
 		}},
 		"section of an empty": {"iptables: {masqueradeBit: 2, minSyncPeriod: 4s}\nnftables: {masqueradeBit: 3}", func(c *Config) bool {
 			return c.Mode == Auto && c.Node.MasqueradeMark == 4 && c.MinSyncPeriod == 4*time.Second

@@ -1,11 +1,14 @@
 package config
 
 import (
+	"math/bits"
 	"slices"
+	"time"
 
 	"github.com/spf13/pflag"
 
 	"github.com/sluice-proxy/sluice/iptables/xtables"
+	"github.com/sluice-proxy/sluice/ipvs"
 )
 
 // OwnOptions are the flags that kube-proxy does not have. There is no field for them in its file, so they count beside it.
@@ -14,9 +17,26 @@ type OwnOptions struct {
 	ServiceCIDRs     []string
 	PriorityServices []string
 	IPTablesBackend  string
+	IPVS             OwnIPVS
 }
 
-func newOwnOptions() OwnOptions { return OwnOptions{IPTablesBackend: string(xtables.Auto)} }
+// OwnIPVS are those for mode ipvs.
+type OwnIPVS struct {
+	DrainLimit      time.Duration
+	RouteBit        int
+	CompatInterface string
+}
+
+func newOwnOptions() OwnOptions {
+	return OwnOptions{
+		IPTablesBackend: string(xtables.Auto),
+		IPVS: OwnIPVS{
+			DrainLimit:      ipvs.DefaultDrainLimit,
+			RouteBit:        bits.TrailingZeros32(ipvs.DefaultRouteMark),
+			CompatInterface: string(ipvs.CompatAuto),
+		},
+	}
+}
 
 func (o *OwnOptions) addFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.ManifestDir, "manifest-dir", o.ManifestDir,
@@ -27,6 +47,11 @@ func (o *OwnOptions) addFlags(fs *pflag.FlagSet) {
 		"Ranges of ClusterIPs, beside those of ServiceCIDR objects. Traffic to an address in them that no Service has goes nowhere.")
 	fs.StringVar(&o.IPTablesBackend, "iptables-backend", o.IPTablesBackend,
 		"Which iptables to use: nft, legacy, or auto, the one that kubelet and others on this node use.")
+	i := &o.IPVS
+	fs.DurationVar(&i.DrainLimit, "ipvs-drain-limit", i.DrainLimit, "How long a backend that is gone keeps its connections in mode ipvs, at most.")
+	fs.IntVar(&i.RouteBit, "ipvs-route-bit", i.RouteBit, "Bit of the packet mark (0 to 31) that leads packets to IPVS in mode ipvs.")
+	fs.StringVar(&i.CompatInterface, "ipvs-compat-interface", i.CompatInterface,
+		"Whether mode ipvs makes an interface kube-ipvs0 without addresses, by which Calico knows that there is IPVS: on, off, or auto, where it finds Calico.")
 }
 
 // checkOwn checks what no other option tells.
