@@ -27,16 +27,18 @@ type recorder struct {
 	recorder    events.EventRecorder
 	limiter     flowcontrol.PassiveRateLimiter
 	nodeRef     *corev1.ObjectReference
+	serviceUID  func(proxy.ServiceName) types.UID // kubectl describe looks for Events by it
 }
 
-func newRecorder(client kubernetes.Interface, nodeName string) *recorder {
+func newRecorder(client kubernetes.Interface, nodeName string, serviceUID func(proxy.ServiceName) types.UID) *recorder {
 	b := events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()})
 	return &recorder{
 		broadcaster: b,
 		recorder:    b.NewRecorder(runtime.NewScheme(), "sluice"),
 		limiter:     flowcontrol.NewTokenBucketPassiveRateLimiter(eventsPerSecond, eventsAtOnce),
 		// kubelet and others use the name as the UID of a Node in Events, so that they are found.
-		nodeRef: &corev1.ObjectReference{Kind: "Node", Name: nodeName, UID: types.UID(nodeName)},
+		nodeRef:    &corev1.ObjectReference{Kind: "Node", Name: nodeName, UID: types.UID(nodeName)},
+		serviceUID: serviceUID,
 	}
 }
 
@@ -50,7 +52,9 @@ func (r *recorder) stop() { r.broadcaster.Shutdown() }
 
 // service records an Event of a Service.
 func (r *recorder) service(name proxy.ServiceName, e report.Event) {
-	r.record(&corev1.ObjectReference{APIVersion: "v1", Kind: "Service", Namespace: name.Namespace, Name: name.Name}, e)
+	r.record(&corev1.ObjectReference{
+		APIVersion: "v1", Kind: "Service", Namespace: name.Namespace, Name: name.Name, UID: r.serviceUID(name),
+	}, e)
 }
 
 // node records an Event of this Node.

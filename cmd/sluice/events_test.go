@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/sluice-proxy/sluice/proxy"
@@ -18,7 +19,7 @@ import (
 // recordedEvents are those that a recorder brings to the API server while it is told what tell does.
 func recordedEvents(t *testing.T, tell func(r *recorder)) []eventsv1.Event {
 	client := fake.NewClientset()
-	r := newRecorder(client, "n1")
+	r := newRecorder(client, "n1", func(name proxy.ServiceName) types.UID { return types.UID("uid of " + name.String()) })
 	ctx, cancel := context.WithCancel(t.Context())
 	r.start(ctx)
 	tell(r)
@@ -45,8 +46,8 @@ func TestEventsSayWhatTheyRegard(t *testing.T) {
 			seen[event{e.Type, e.Regarding.Kind, e.Regarding.Namespace, e.Regarding.Name, string(e.Regarding.UID), e.Reason, e.Action, e.Note, e.ReportingController}] = true
 		}
 		want := map[event]bool{
-			{"Normal", "Node", "", "n1", "n1", "Starting", "StartKubeProxy", "100% ready", "sluice"}: true,
-			{"Warning", "Service", "ns", "web", "", "NotServed", "Apply", "no", "sluice"}:            true,
+			{"Normal", "Node", "", "n1", "n1", "Starting", "StartKubeProxy", "100% ready", "sluice"}:   true,
+			{"Warning", "Service", "ns", "web", "uid of ns/web", "NotServed", "Apply", "no", "sluice"}: true,
 		}
 		if diff := cmp.Diff(want, seen); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)

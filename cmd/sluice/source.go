@@ -82,7 +82,7 @@ func newClusterSource(p *proxier, client kubernetes.Interface) *source {
 		SetServiceCIDRs: p.node.SetServiceCIDRs,
 		ResyncPeriod:    p.cfg.ConfigSyncPeriod,
 	})
-	recorder := newRecorder(client, p.cfg.Node.Name)
+	recorder := newRecorder(client, p.cfg.Node.Name, cluster.ServiceUID)
 	return &source{
 		run: func(ctx context.Context) {
 			recorder.start(ctx)

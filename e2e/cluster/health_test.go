@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
@@ -80,28 +81,34 @@ func healthCheckNodePortCountsLocalEndpoints(s *story) {
 	wants(503, 0) // although it still gets traffic
 }
 
-// eventsSayWhatHappened: the node's start, and a Service that another stands in the way of.
+// eventsSayWhatHappened: the node's start, and a Service that another stands in the way of. They are found as kubectl describe
+// looks for them: by the UID of the object, too.
 func eventsSayWhatHappened(s *story) {
 	const external = "203.0.113.62"
+	var second *corev1.Service
 	for _, name := range []string{"first", "second"} {
-		svc := s.service(name, externalIP(external))
-		s.endpoints(svc, ready(s.local())...)
+		second = s.service(name, externalIP(external))
+		s.endpoints(second, ready(s.local())...)
 	}
-	for _, want := range []struct{ kind, name, reason string }{
-		{"Node", nodeName, "Starting"},
-		{"Service", "second", "AddressConflict"},
+	for _, want := range []struct {
+		reason    string
+		regarding corev1.ObjectReference
+	}{
+		// The UID of a Node is its name there.
+		{"Starting", corev1.ObjectReference{Kind: "Node", Name: nodeName, UID: nodeName}},
+		{"AddressConflict", corev1.ObjectReference{Kind: "Service", Namespace: second.Namespace, Name: second.Name, UID: second.UID}},
 	} {
 		eventually(s.T, fmt.Sprintf("event %+v", want), func() error {
-			events, err := s.api.EventsV1().Events("").List(s.Context(), metav1.ListOptions{})
+			events, err := s.api.CoreV1().Events(metav1.NamespaceAll).SearchWithContext(s.Context(), scheme.Scheme, &want.regarding)
 			if err != nil {
 				return err
 			}
 			var seen []string
 			for _, e := range events.Items {
-				if e.Regarding.Kind == want.kind && e.Regarding.Name == want.name && e.Reason == want.reason {
+				if e.Reason == want.reason {
 					return nil
 				}
-				seen = append(seen, fmt.Sprintf("%s %s: %s", e.Regarding.Kind, e.Regarding.Name, e.Reason))
+				seen = append(seen, e.Reason)
 			}
 			return fmt.Errorf("saw %q", seen)
 		})

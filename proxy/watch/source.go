@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	apiwatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
@@ -49,6 +50,7 @@ type reflected interface {
 	cache.TransformingStore
 	Listed() <-chan struct{}
 	Silence() (since time.Duration, ever bool)
+	UID(key string) types.UID
 }
 
 func (w *Watcher) source(resource string, api cache.ListerWatcher, store reflected) *source {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -27,6 +29,18 @@ func newStore[T any](trim, set, remove func(*T)) *store[T] {
 
 // Listed is closed when everything that there was at the start has been passed on.
 func (s *store[T]) Listed() <-chan struct{} { return s.listed }
+
+// UID is that of an object, by namespace and name; empty if there is none.
+func (s *store[T]) UID(key string) types.UID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o, known := s.objects[key]; known {
+		if object, ok := any(o).(metav1.Object); ok {
+			return object.GetUID()
+		}
+	}
+	return ""
+}
 
 // Transformer trims objects while others of the same list still come.
 func (s *store[T]) Transformer() cache.TransformFunc {

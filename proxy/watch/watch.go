@@ -14,6 +14,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
 
@@ -77,6 +78,12 @@ func (w *Watcher) Synced() <-chan struct{} { return w.synced }
 
 // NodeListed is closed when the API server has told of the Node for the first time, or that there is none.
 func (w *Watcher) NodeListed() <-chan struct{} { return w.node.store.Listed() }
+
+// ServiceUID is what tells a Service from others that had or will have its name; empty if there is no such Service. A Sink must
+// not ask for it while it is told of Services.
+func (w *Watcher) ServiceUID(name proxy.ServiceName) types.UID {
+	return w.services.store.UID(name.String())
+}
 
 // Run watches until ctx ends and returns when nothing is told any more. It may be called once.
 func (w *Watcher) Run(ctx context.Context) {

@@ -22,6 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	apiwatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
@@ -168,6 +169,33 @@ func TestEventsReachTheSink(t *testing.T) {
 		must(nil, client.CoreV1().Nodes().Delete(ctx, "n1", metav1.DeleteOptions{}))
 		must(nil, client.NetworkingV1().ServiceCIDRs().Delete(ctx, "kubernetes", metav1.DeleteOptions{}))
 		want(t, s, map[string]string{"service b": "3", "node n1": "5", "cidrs kubernetes": "[]"})
+	})
+}
+
+func TestServicesAreKnownByTheirUID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		web := service("a", "1")
+		web.UID = "u1"
+		client := fake.NewClientset(web)
+		w, _ := start(t.Context(), t, client)
+		wantUID := func(want types.UID) {
+			t.Helper()
+			synctest.Wait()
+			if got := w.ServiceUID(proxy.ServiceName{Namespace: "ns", Name: "a"}); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		}
+		wantUID("u1")
+		if err := client.CoreV1().Services("ns").Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		wantUID("")
+		again := service("a", "2")
+		again.UID = "u2"
+		if _, err := client.CoreV1().Services("ns").Create(t.Context(), again, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		wantUID("u2")
 	})
 }
 
