@@ -229,7 +229,7 @@ func (p *proxier) serve(ctx context.Context, group *errgroup.Group, o origin) er
 		Synced:      source.synced,
 		Dataplanes:  p.dataplanes,
 		MinInterval: p.cfg.MinSyncPeriod,
-		Observers:   p.observers(),
+		Observers:   p.observers(ctx),
 	}).Run(ctx)
 	p.health.CloseServices()
 	p.relay.Close()

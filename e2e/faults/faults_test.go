@@ -28,6 +28,7 @@ var tales = []tale{
 	{"Crash", crash, nil},
 	{"Upgrade", upgrade, nil},
 	{"Frozen", frozen, nil},
+	{"AnotherMode", anotherMode, nil},
 	{"Damaged", damaged, nil},
 	{"Rewritten", rewritten, nil},
 	{"Foreign", foreign, nil},
