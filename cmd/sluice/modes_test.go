@@ -41,7 +41,7 @@ func TestAutoTakesTheFirstModeThatWorksAndSaysWhy(t *testing.T) {
 	} {
 		modes = nil
 		for i, name := range []string{"best", "good", "last"} {
-			modes = append(modes, mode{name, func(context.Context, ModeConfig) proxy.Mode { return pickyMode{err: test.lacks[i]} }})
+			modes = append(modes, mode{name: name, make: func(context.Context, ModeConfig) proxy.Mode { return pickyMode{err: test.lacks[i]} }})
 		}
 		var log bytes.Buffer
 		ctx := klog.NewContext(t.Context(), textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(&log))))
