@@ -21,9 +21,10 @@ PACKAGES = $(shell $(GO) list ./... | grep -v -e /e2e/cluster -e /e2e/faults -e 
 
 # The virtual machine with an older kernel, and what is tested in it.
 VM        := $(CURDIR)/e2e/vm/run
-VM_TESTS  := TestKernelIptables/nft/IPv4
+VM_TESTS  := TestKernelIptables/nft/IPv4|^TestKernelNftables$$/IPv4|^TestKernelNftables$$/IPv6/affinity|^TestKernelNftablesChurn$$/IPv4
 VM_SUITES = -suite 'virtual machine: ./e2e/vm' \
 	-suite 'kernel 6.1: -exec $(VM) -run $(VM_TESTS) ./e2e/kernel' \
+	-suite 'guards in kernel 6.1: -exec $(VM) -run TestKernelGuard/IPv4|TestKernelManyClients ./nftables' \
 	-suite 'IPVS: -exec $(VM) ./e2e/ipvs -args -sluice=$(CURDIR)/bin/sluice' \
 	-suite 'clock: -exec $(VM) -run TestFaults/nftables/ClockJump ./e2e/faults -args -sluice=$(CURDIR)/bin/sluice'
 

@@ -21,7 +21,7 @@ import (
 
 // Endpoints change as fast as they can be applied until both are reached.
 const (
-	leastApplies     = 200
+	leastApplies     = 100
 	leastConnections = 6000
 )
 
