@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"k8s.io/klog/v2"
-
 	"github.com/sluice-proxy/sluice/ipvs/kernel"
 	"github.com/sluice-proxy/sluice/nft"
 	"github.com/sluice-proxy/sluice/proxy"
@@ -184,9 +182,7 @@ func (d *dataplane) route(n *proxy.Node) error {
 // set sets what concerns more than this family, and says so.
 func (d *dataplane) set(ctx context.Context) error {
 	changes, err := d.settings(ctx)
-	for _, c := range changes {
-		klog.FromContext(ctx).Info("Set kernel parameter", "file", c.File, "was", c.Was, "value", c.Value)
-	}
+	logChanges(ctx, changes)
 	return err
 }
 

@@ -90,6 +90,19 @@ func (m mode) New(family proxy.Family) (proxy.Dataplane, error) {
 	return d, nil
 }
 
+// Prepare implements proxy.Preparer.
+func (m mode) Prepare(ctx context.Context) error {
+	changes, err := m.settings(ctx, proxy.IPv4, kernel.NewIPVS(proxy.IPv4))
+	logChanges(ctx, changes)
+	return err
+}
+
+func logChanges(ctx context.Context, changes []kernel.Change) {
+	for _, c := range changes {
+		klog.FromContext(ctx).Info("Set kernel parameter", "file", c.File, "was", c.Was, "value", c.Value)
+	}
+}
+
 // settings sets what is not of one family, and says what it changed in files.
 func (m mode) settings(ctx context.Context, f proxy.Family, servers *kernel.IPVS) ([]kernel.Change, error) {
 	changes, err := kernel.SetParams(sysctl.Tree{})

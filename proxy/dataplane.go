@@ -82,3 +82,9 @@ type Mode interface {
 	// harmless where there is nothing to remove.
 	Cleanup(ctx context.Context) error
 }
+
+// Preparer is a Mode that needs kernel parameters, which take more rights than the rest.
+type Preparer interface {
+	// Prepare sets what is not as it should be. If everything is, it takes no rights.
+	Prepare(ctx context.Context) error
+}

@@ -97,6 +97,11 @@ func prepareKernel(ctx context.Context, cfg *config.Config, chosen mode) (map[pr
 		}
 		dataplanes[f] = dataplane
 	}
+	if p, ok := mode.(proxy.Preparer); ok {
+		if err := p.Prepare(ctx); err != nil {
+			return nil, fmt.Errorf("prepare the kernel for mode %s: %w", mode.Name(), err)
+		}
+	}
 	// Only now: a kernel may have loaded connection tracking when it was first asked for a rule with it.
 	if err := conntrack.Tune(ctx, sysctl.Tree{}, cfg.Conntrack); err != nil {
 		return nil, err
