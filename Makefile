@@ -22,10 +22,14 @@ PACKAGES = $(shell $(GO) list ./... | grep -v -e /e2e/cluster -e /e2e/faults -e 
 # The virtual machine with an older kernel, and what is tested in it.
 VM        := $(CURDIR)/e2e/vm/run
 VM_TESTS  := TestKernelIptables/nft/IPv4|^TestKernelNftables$$/IPv4|^TestKernelNftables$$/IPv6/affinity|^TestKernelNftablesChurn$$/IPv4
+# Of the IPVS mode's scenarios all in IPv4 but one that takes minutes, and in IPv6 those that go through every rule;
+# IPVS_TESTS=. IPVS_SKIP=none is all in both.
+IPVS_TESTS ?= TestKernelIPVS/IPv4|TestKernelIPVS/IPv6/(matrix|a_pod_reaches_itself|source_ranges_drop|without_endpoints)|TestKernel[^I]
+IPVS_SKIP  ?= thousands_of_endpoints
 VM_SUITES = -suite 'virtual machine: ./e2e/vm' \
 	-suite 'kernel 6.1: -exec $(VM) -run $(VM_TESTS) ./e2e/kernel' \
 	-suite 'guards in kernel 6.1: -exec $(VM) -run TestKernelGuard/IPv4|TestKernelManyClients ./nftables' \
-	-suite 'IPVS: -exec $(VM) ./e2e/ipvs -args -sluice=$(CURDIR)/bin/sluice' \
+	-suite 'IPVS: -exec $(VM) -run $(IPVS_TESTS) -skip //$(IPVS_SKIP) ./e2e/ipvs -args -sluice=$(CURDIR)/bin/sluice' \
 	-suite 'clock: -exec $(VM) -run TestFaults/nftables/ClockJump ./e2e/faults -args -sluice=$(CURDIR)/bin/sluice'
 
 # What is released for each of these: the binary, what it consists of, and all licences.

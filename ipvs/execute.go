@@ -257,7 +257,11 @@ func (d *dataplane) note(to *edits, p place, owner proxy.ServicePortName) {
 		delete(d.held.found, p)
 		return
 	}
-	to.add(edit{place: p, new: &content{comment: portComment(owner)}})
+	comment := "sentinel"
+	if owner != (proxy.ServicePortName{}) {
+		comment = portComment(owner)
+	}
+	to.add(edit{place: p, new: &content{comment: comment}})
 }
 
 // balance brings a virtual server's backends to what the spec says.

@@ -145,8 +145,13 @@ func verdict(r proxy.Route) string {
 
 // spec is the virtual server for a pool.
 func (d drawer) spec(sp *proxy.ServicePort, pool proxy.Pool) *spec {
+	scheduler := d.cfg.Scheduler
+	if sp.Scheduler != "" {
+		scheduler = sp.Scheduler
+	}
 	return &spec{
-		scheduler: d.cfg.Scheduler,
+		scheduler: scheduler,
+		fallback:  scheduler == "sh" || scheduler == "mh",
 		timeout:   uint32((sp.Affinity + time.Second - 1) / time.Second),
 		backends:  sp.Backends(pool),
 		keep:      sp.Keep,

@@ -67,6 +67,9 @@ type ServicePort struct {
 	// (ClientIP session affinity); 0 is no affinity.
 	Affinity time.Duration
 
+	// Scheduler is how a backend is chosen, in the words of IPVS, for a mode that has a choice; empty is as the mode does.
+	Scheduler string
+
 	// Keep lists, sorted, the serving endpoints of a UDP port, whatever the pools are: flows to
 	// them live on, flows from a frontend to anything else are stale. Nil for other protocols.
 	Keep []netip.AddrPort
@@ -86,6 +89,7 @@ func (s *ServicePort) Equal(o *ServicePort) bool {
 		s.Name == o.Name &&
 		s.Priority == o.Priority &&
 		s.Affinity == o.Affinity &&
+		s.Scheduler == o.Scheduler &&
 		s.HealthCheckNodePort == o.HealthCheckNodePort &&
 		slices.EqualFunc(s.Frontends, o.Frontends, Frontend.Equal) &&
 		slices.Equal(s.Cluster, o.Cluster) &&

@@ -25,6 +25,7 @@ func fullPort() *proxy.ServicePort {
 		Cluster:             []proxy.Backend{{Addr: netip.MustParseAddrPort("10.0.0.1:53"), Local: true}},
 		Local:               []proxy.Backend{{Addr: netip.MustParseAddrPort("10.0.0.1:53"), Local: true}},
 		Affinity:            time.Hour,
+		Scheduler:           "mh",
 		Keep:                []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:53")},
 		HealthCheckNodePort: 32000,
 		LocalReady:          []netip.Addr{netip.MustParseAddr("10.0.0.1")},

@@ -14,7 +14,7 @@ import (
 // TestKernelHostIsNotReachedThroughVIPs looks for processes of the node at the address of a Service, while its virtual
 // servers are there and while somebody has removed them.
 func TestKernelHostIsNotReachedThroughVIPs(t *testing.T) {
-	each(t, func(s *site) {
+	each(t, func(t *testing.T, s *site) {
 		for _, port := range []uint16{22, 80, 9999, 30080} {
 			s.must(s.Node.Serve(proxy.TCP, port))
 			s.must(s.Node.Serve(proxy.UDP, port))
@@ -44,7 +44,7 @@ func TestKernelHostIsNotReachedThroughVIPs(t *testing.T) {
 
 // TestKernelNodeSpeaksAsItself looks at the address that backends see.
 func TestKernelNodeSpeaksAsItself(t *testing.T) {
-	each(t, func(s *site) {
+	each(t, func(t *testing.T, s *site) {
 		s.serve(s.web(proxy.TCP, s.pods(s.Pods[0])))
 		if o := s.reach(s.Node, s.in(vip, 80), proxy.TCP, s.Pods[0]); o.Source.Addr() == lab.In(s.family, vip) {
 			t.Errorf("the node's connection came from %v", o.Source)
@@ -54,7 +54,7 @@ func TestKernelNodeSpeaksAsItself(t *testing.T) {
 
 // TestKernelNoNeighbourIsAnswered asks on the client's link for the address of a Service.
 func TestKernelNoNeighbourIsAnswered(t *testing.T) {
-	each(t, func(s *site) {
+	each(t, func(t *testing.T, s *site) {
 		onLink := netip.MustParseAddr("192.168.50.77")
 		frontend := proxy.Frontend{Kind: proxy.ExternalIP, Addr: s.in(onLink, 80), Routes: cluster}
 		s.serve(s.web(proxy.TCP, s.pods(s.Pods[0]), frontend))
@@ -66,7 +66,7 @@ func TestKernelNoNeighbourIsAnswered(t *testing.T) {
 
 // TestKernelReversePathIsFound has the kernel check where packets come from, with their mark.
 func TestKernelReversePathIsFound(t *testing.T) {
-	each(t, func(s *site) {
+	each(t, func(_ *testing.T, s *site) {
 		s.serve(s.web(proxy.TCP, s.pods(s.Pods[0]), s.nodePort()))
 		for _, valid := range []string{"0", "1"} {
 			for _, filter := range []string{"0", "1", "2"} {
@@ -84,7 +84,7 @@ func TestKernelReversePathIsFound(t *testing.T) {
 
 // TestKernelNodeWithoutRoute takes the default route away.
 func TestKernelNodeWithoutRoute(t *testing.T) {
-	each(t, func(s *site) {
+	each(t, func(_ *testing.T, s *site) {
 		s.ip("route del default")
 		s.serve(s.web(proxy.TCP, s.pods(s.Pods[0])))
 		s.reach(s.Node, s.in(vip, 80), proxy.TCP, s.Pods[0])
@@ -95,7 +95,7 @@ func TestKernelNodeWithoutRoute(t *testing.T) {
 // TestKernelMarksOfOthersSurvive marks packets before IPVS and looks at them when they leave, also where a virtual server
 // is found by a mark.
 func TestKernelMarksOfOthersSurvive(t *testing.T) {
-	each(t, func(s *site) {
+	each(t, func(t *testing.T, s *site) {
 		routes := cluster
 		routes[proxy.FromOutside].Pool = proxy.LocalPool
 		web := s.web(proxy.TCP, s.pods(s.Pods...), proxy.Frontend{Kind: proxy.LoadBalancerIP, Addr: s.in(external, 80), Routes: routes})
@@ -124,7 +124,7 @@ func TestKernelMarksOfOthersSurvive(t *testing.T) {
 func TestKernelForeignServersStay(t *testing.T) {
 	excluded := netip.MustParseAddr("203.0.113.7")
 	prefixes := []netip.Prefix{netip.PrefixFrom(lab.In(proxy.IPv4, excluded), 32), netip.PrefixFrom(lab.In(proxy.IPv6, excluded), 128)}
-	eachWith(t, ipvs.Config{Exclude: prefixes}, func(s *site) {
+	eachWith(t, ipvs.Config{Exclude: prefixes}, func(t *testing.T, s *site) {
 		in, out := s.text(netip.MustParseAddr("10.96.0.77"), 80), s.text(netip.MustParseAddr("203.0.113.99"), 80)
 		mark := "-f 1234"
 		if s.family == proxy.IPv6 {

@@ -13,7 +13,7 @@ import (
 
 // TestKernelRestartWritesNothing starts anew where everything is as it should be.
 func TestKernelRestartWritesNothing(t *testing.T) {
-	each(t, func(s *site) {
+	each(t, func(t *testing.T, s *site) {
 		routes := cluster
 		routes[proxy.FromOutside].Pool = proxy.LocalPool
 		web := s.web(proxy.TCP, s.pods(s.Pods...), s.nodePort(),
@@ -61,7 +61,7 @@ func (s *site) has(h *lab.Host, weight string) bool {
 
 // TestKernelBackendDrains removes a backend that has a connection, also across a restart, and lets it come back.
 func TestKernelBackendDrains(t *testing.T) {
-	each(t, func(s *site) {
+	each(t, func(t *testing.T, s *site) {
 		a, b := s.Pods[0], s.Pods[1]
 		s.serve(s.web(proxy.TCP, s.pods(a)))
 		conn := s.open(s.Client)
@@ -91,7 +91,7 @@ func TestKernelBackendDrains(t *testing.T) {
 
 // TestKernelDrainHasAnEnd keeps a connection longer than it may be kept.
 func TestKernelDrainHasAnEnd(t *testing.T) {
-	eachWith(t, ipvs.Config{DrainLimit: time.Second}, func(s *site) {
+	eachWith(t, ipvs.Config{DrainLimit: time.Second}, func(_ *testing.T, s *site) {
 		a, b := s.Pods[0], s.Pods[1]
 		s.serve(s.web(proxy.TCP, s.pods(a)))
 		defer s.open(s.Client).Close()
@@ -102,7 +102,7 @@ func TestKernelDrainHasAnEnd(t *testing.T) {
 
 // TestKernelDeletedServiceDrains deletes a Service that has a connection.
 func TestKernelDeletedServiceDrains(t *testing.T) {
-	each(t, func(s *site) {
+	each(t, func(_ *testing.T, s *site) {
 		web := s.web(proxy.TCP, s.pods(s.Pods[0]))
 		s.serve(web)
 		conn := s.open(s.Client)
@@ -116,7 +116,7 @@ func TestKernelDeletedServiceDrains(t *testing.T) {
 
 // TestKernelUDPBackendGoesAtOnce removes a backend of UDP.
 func TestKernelUDPBackendGoesAtOnce(t *testing.T) {
-	each(t, func(s *site) {
+	each(t, func(t *testing.T, s *site) {
 		a, b := s.Pods[0], s.Pods[1]
 		s.serve(s.web(proxy.UDP, s.pods(a)))
 		s.reach(s.Client, s.in(vip, 80), proxy.UDP, a)
@@ -130,7 +130,7 @@ func TestKernelUDPBackendGoesAtOnce(t *testing.T) {
 
 // TestKernelAffinityLeavesDrainingBackend has a client stick to a backend that goes.
 func TestKernelAffinityLeavesDrainingBackend(t *testing.T) {
-	each(t, func(s *site) {
+	each(t, func(_ *testing.T, s *site) {
 		a, b := s.Pods[0], s.Pods[1]
 		sticky := func(pods ...*lab.Host) *proxy.ServicePort {
 			web := s.web(proxy.TCP, s.pods(pods...))
@@ -152,7 +152,7 @@ func TestKernelAffinityLeavesDrainingBackend(t *testing.T) {
 
 // TestKernelDamageIsNoticedAndRepaired lets somebody else spoil each thing that the mode needs.
 func TestKernelDamageIsNoticedAndRepaired(t *testing.T) {
-	each(t, func(s *site) {
+	each(t, func(t *testing.T, s *site) {
 		s.serve(s.web(proxy.TCP, s.pods(s.Pods...), s.nodePort()))
 		doubts := make(chan string, 100)
 		ctx, stop := context.WithCancel(t.Context())

@@ -36,9 +36,9 @@ type site struct {
 }
 
 // each runs a test in both families, in a lab of its own.
-func each(t *testing.T, f func(s *site)) { eachWith(t, ipvs.Config{}, f) }
+func each(t *testing.T, f func(t *testing.T, s *site)) { eachWith(t, ipvs.Config{}, f) }
 
-func eachWith(t *testing.T, cfg ipvs.Config, f func(s *site)) {
+func eachWith(t *testing.T, cfg ipvs.Config, f func(t *testing.T, s *site)) {
 	for _, family := range proxy.Families {
 		t.Run(family.String(), func(t *testing.T) {
 			t.Parallel()
@@ -64,7 +64,7 @@ func eachWith(t *testing.T, cfg ipvs.Config, f func(s *site)) {
 					_ = l.Node.Do(func() error { t.Log(dump(family)); return nil })
 				}
 			})
-			f(s)
+			f(t, s)
 		})
 	}
 }

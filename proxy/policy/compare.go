@@ -24,6 +24,7 @@ func (s *Service) Equal(o *Service) bool {
 		s.ExternalLocal == o.ExternalLocal &&
 		s.InternalLocal == o.InternalLocal &&
 		s.Affinity == o.Affinity &&
+		s.Scheduler == o.Scheduler &&
 		s.HealthCheckNodePort == o.HealthCheckNodePort
 }
 

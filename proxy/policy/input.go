@@ -34,6 +34,7 @@ type Service struct {
 	InternalLocal bool // internalTrafficPolicy Local
 
 	Affinity            time.Duration // 0: none
+	Scheduler           string        // empty: none in particular
 	HealthCheckNodePort uint16        // 0: none
 }
 

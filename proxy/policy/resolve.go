@@ -53,6 +53,7 @@ func servicePort(in Input, port Port, addrs []address, chosen choice, node *prox
 		Priority:  in.Service.Priority,
 		Frontends: frontends(addrs, port, tables(in.Service, chosen, node), node.Family),
 		Affinity:  in.Service.Affinity,
+		Scheduler: in.Service.Scheduler,
 	}
 	if used(sp.Frontends, proxy.ClusterPool) {
 		sp.Cluster = backends(chosen.cluster, node)

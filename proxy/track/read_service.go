@@ -2,6 +2,7 @@ package track
 
 import (
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -42,6 +43,7 @@ func (r *reader) service(obj *corev1.Service) (*policy.Service, complaints) {
 		ExternalLocal:       external,
 		InternalLocal:       spec.InternalTrafficPolicy != nil && *spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal,
 		Affinity:            affinity(spec, &found),
+		Scheduler:           scheduler(obj, &found),
 		HealthCheckNodePort: healthCheckNodePort(spec, external, &found),
 	}, found
 }
@@ -217,6 +219,21 @@ func externalLocal(spec *corev1.ServiceSpec) bool {
 		return len(spec.ExternalIPs) > 0
 	}
 	return false
+}
+
+// annotationScheduler names a scheduler of IPVS for a Service.
+const annotationScheduler = "ipvs.sluice-proxy.io/scheduler"
+
+// schedulerName is what the kernel takes for the name of one.
+var schedulerName = regexp.MustCompile(`^[a-z]{1,15}$`)
+
+func scheduler(obj *corev1.Service, found *complaints) string {
+	name, given := obj.Annotations[annotationScheduler]
+	if given && !schedulerName.MatchString(name) {
+		found.add("the scheduler %.64q cannot be one of IPVS", name)
+		return ""
+	}
+	return name
 }
 
 func affinity(spec *corev1.ServiceSpec, found *complaints) time.Duration {

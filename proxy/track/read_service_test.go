@@ -155,6 +155,19 @@ func TestTrafficPolicies(t *testing.T) {
 	}
 }
 
+func TestScheduler(t *testing.T) {
+	for given, want := range map[string]string{"": "", "mh": "mh", "lblcr": "lblcr", "MH": "", "a-b": "", "abcdefghijklmnop": "", "rr;reboot": ""} {
+		s := &corev1.Service{}
+		if given != "" {
+			s.Annotations = map[string]string{annotationScheduler: given}
+		}
+		found := complaints{}
+		if got := scheduler(s, &found); got != want {
+			t.Errorf("%q: got %q, want %q", given, got, want)
+		}
+	}
+}
+
 func TestAffinity(t *testing.T) {
 	seconds := func(n int32) *corev1.SessionAffinityConfig {
 		return &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &n}}

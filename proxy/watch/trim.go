@@ -13,7 +13,7 @@ import (
 // would be most of this process's memory in a large cluster. Trimming what is trimmed changes nothing.
 
 func trimService(s *corev1.Service) {
-	trimMeta(&s.ObjectMeta, nil, []string{"k8s-app", labelServiceProxyName})
+	trimMeta(&s.ObjectMeta, []string{annotationScheduler}, []string{"k8s-app", labelServiceProxyName})
 	s.Spec.Selector = nil
 	s.Status.Conditions = nil
 }

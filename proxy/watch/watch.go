@@ -25,6 +25,9 @@ import (
 // if they come later.
 const cidrPatience = 5 * time.Second
 
+// annotationScheduler names a scheduler of IPVS for a Service.
+const annotationScheduler = "ipvs.sluice-proxy.io/scheduler"
+
 // labelServiceProxyName gives a Service to another proxy.
 const labelServiceProxyName = "service.kubernetes.io/service-proxy-name"
 
