@@ -27,6 +27,10 @@ type Harness struct {
 	// Except are packets that the mode is not asked to pass. All others of the same scenario are sent.
 	Except []Exception
 
+	// OwnPorts gives each connection a source port that no other had for long. Without it clients choose: they may use one
+	// port for connections to two frontends at once, and the kernel may take one for the other if they share a backend.
+	OwnPorts bool
+
 	// Forget ends, in the node's namespace that it is called in, connections that the kernel remembers for the mode
 	// and not in its connection tracking. Nil: there are none. It is called before each scenario.
 	Forget func() error

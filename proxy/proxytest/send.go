@@ -3,10 +3,13 @@ package proxytest
 import (
 	"fmt"
 	"math"
+	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
 )
 
@@ -65,7 +68,19 @@ func (s *stage) probe(p packet) lab.Outcome {
 }
 
 func (s *stage) probeOf(p packet) lab.Probe {
-	return lab.Probe{To: p.to, Protocol: p.protocol, From: p.source, Timeout: s.timeout(p.want)}
+	from := p.source
+	if s.OwnPorts && from.Port() == 0 && (p.protocol == proxy.TCP || p.protocol == proxy.UDP) {
+		from = netip.AddrPortFrom(from.Addr(), ownPort())
+	}
+	return lab.Probe{To: p.to, Protocol: p.protocol, From: from, Timeout: s.timeout(p.want)}
+}
+
+var portsGiven atomic.Uint32
+
+// ownPort is a port in the range that clients choose from by themselves: nobody listens there.
+func ownPort() uint16 {
+	const first, count = 33000, 27000
+	return first + uint16(portsGiven.Add(1)%count)
 }
 
 func (s *stage) timeout(w want) time.Duration {
