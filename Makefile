@@ -85,9 +85,11 @@ vm: build deps apiserver ## only what runs in a virtual machine, with Debian's k
 shell-vm: ## a shell in that machine, over these files; what it writes is lost
 	$(VM) bash
 
+# Where the kernel has no IPVS that mode is shown in the virtual machine.
 demo: build ## see Sluice work in private namespaces; MODE=iptables
 	hack/deps $(DEMO_DEPS)
-	$(GO) run ./e2e/demo -mode $(MODE) -sluice bin/sluice
+	$(GO) build -o bin/demo ./e2e/demo
+	$(if $(filter ipvs,$(MODE)),$(if $(wildcard /proc/net/ip_vs),,echo 'This kernel has no IPVS: the demo runs in a virtual machine.'; $(VM))) bin/demo -mode $(MODE) -sluice bin/sluice
 
 # BENCHFLAGS holds more flags, see `go run ./e2e/bench -help`. Where the kernel has no IPVS that mode is measured in the virtual machine.
 bench: build deps apiserver ## Sluice and kube-proxy side by side, into docs/benchmarks.md; MODE=nftables N="1000 5000" ALONE="30000 5000x50" BACKENDS="nft legacy"

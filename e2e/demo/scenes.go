@@ -48,7 +48,26 @@ func (s *stage) showSpread(ctx context.Context) error {
 	return errors.Join(noneLost(c), evenly(c, s.Pods))
 }
 
+// showServers shows what IPVS has to choose from.
+func (s *stage) showServers() error {
+	servers, err := s.Node.Run("ipvsadm", "-Ln")
+	if err != nil {
+		return err
+	}
+	s.screen.scene("The virtual servers that did it (FWM is one without backends: should it vanish, all others have)")
+	for line := range strings.Lines(servers) {
+		s.screen.line("     %s", strings.TrimRight(line, "\n"))
+	}
+	if !strings.Contains(servers, clusterIP.String()) {
+		return errors.New("IPVS does not have the Service")
+	}
+	return nil
+}
+
 func (s *stage) showRules(context.Context) error {
+	if s.mode == "ipvs" {
+		return s.showServers()
+	}
 	if s.mode != "iptables" {
 		return nil
 	}
