@@ -80,6 +80,12 @@ var situations = map[string]struct{ fires, silent []string }{
 		silent: []string{`sluice_affinity_clients{job="sluice",node="a",ip_family="IPv4"} 800000x120
 			sluice_affinity_clients_limit{job="sluice",node="a",ip_family="IPv4"} 1048576x120`},
 	},
+	"SluiceAffinityFull": {
+		fires: []string{`sluice_affinity_clients{job="sluice",node="a",ip_family="IPv4"} 95x120
+			sluice_affinity_clients_limit{job="sluice",node="a",ip_family="IPv4"} 100x120`},
+		silent: []string{`sluice_affinity_clients{job="sluice",node="a",ip_family="IPv4"} 80x120
+			sluice_affinity_clients_limit{job="sluice",node="a",ip_family="IPv4"} 100x120`},
+	},
 	"SluiceAddressConflict": {
 		fires:  []string{`sluice_frontend_conflicts{job="sluice",node="a"} 2x120`},
 		silent: []string{`sluice_frontend_conflicts{job="sluice",node="a"} 0x120`},
