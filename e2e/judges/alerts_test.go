@@ -50,6 +50,10 @@ var situations = map[string]struct{ fires, silent []string }{
 		fires:  []string{`sluice_sync_failures_total{job="sluice"} 0+1x120`},
 		silent: []string{`sluice_sync_failures_total{job="sluice"} 0x118 1x2`},
 	},
+	"SluiceWatchBroken": {
+		fires:  []string{`sluice_watch_silence_seconds{job="sluice",node="a",resource="services"} 0+60x120`},
+		silent: []string{`sluice_watch_silence_seconds{job="sluice",node="a",resource="services"} 60x120`},
+	},
 	"SluiceServiceRefused": {
 		fires:  []string{`sluice_service_ports_set_aside{job="sluice"} 1x120`},
 		silent: []string{`sluice_service_ports_set_aside{job="sluice"} 0x120`, `sluice_service_ports_set_aside{job="sluice"} 0x118 1x2`},

@@ -122,3 +122,20 @@ func kubeadmOverlayIsInForce(t *testing.T, w *world) {
 		}
 	}
 }
+
+// What the overlay makes of kubeadm's DaemonSet serves, with kubeadm's ConfigMap and account and without kubeadm's privileges.
+func TestKubeadmOverlayServesWithThePrivilegesThatItGives(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fresh)
+	theirs := w.kubeadmContainer(t)
+	var result appsv1.DaemonSet
+	decode(t, w.kubectlApplies(t, named(t, kustomized(t, kubeadm), "DaemonSet", "kube-proxy")), &result)
+	pod := result.Spec.Template.Spec
+	container{spec: pod.InitContainers[0], env: theirs.env, dir: theirs.dir}.start(t, w.Node).succeeds(t)
+	r := container{spec: pod.Containers[0], env: theirs.env, dir: theirs.dir}.start(t, w.Node)
+	r.awaitReady(t)
+	w.wantAPIServer(t, w.Node)
+	w.wantAPIServer(t, w.Pods[0])
+	r.wantNoComplaints(t)
+	r.stop(t)
+}

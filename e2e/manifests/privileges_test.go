@@ -87,7 +87,8 @@ func (n *node) main(t *testing.T) container {
 	t.Helper()
 	spec := n.daemonSet.Spec.Template.Spec.Containers[0].DeepCopy()
 	spec.Args = slices.DeleteFunc(spec.Args, func(arg string) bool { return strings.HasPrefix(arg, "--kubeconfig=") })
-	return n.container(t, *spec, "--manifest-dir="+n.dir, "--iptables-min-sync-period=100ms")
+	// A mode named nftables serves NodePorts at the node's own addresses alone, which only a cluster tells.
+	return n.container(t, *spec, "--manifest-dir="+n.dir, "--iptables-min-sync-period=100ms", "--nodeport-addresses=all")
 }
 
 func (n *node) container(t *testing.T, spec corev1.Container, args ...string) container {
