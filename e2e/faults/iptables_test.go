@@ -21,13 +21,13 @@ var iptablesKernel = kernel{
 const iptablesLitter = "-A SLUICE-POSTROUTING -j RETURN"
 
 var iptablesDamages = []damage{
-	{name: "nat flushed", do: func(s *story) { s.iptables(s.T, "-t nat -F") }, excuses: []kind{fresh, sticky}, forgets: true},
+	{name: "nat flushed", do: func(s *story) { s.iptables(s.T, "-t nat -F") }, excuses: []kind{fresh, nodePort, sticky}, forgets: true},
 	{name: "rule deleted", do: func(s *story) { s.deleteRule(1) }},
-	{name: "last rule deleted", do: func(s *story) { s.deleteRule(4) }, excuses: []kind{fresh}},
-	{name: "jump deleted", do: func(s *story) { s.iptables(s.T, "-t nat -D PREROUTING 1") }, excuses: []kind{fresh, sticky}},
-	{name: "chain deleted", do: deleteChain, excuses: []kind{fresh, sticky}},
-	{name: "tables deleted", do: deleteTables, excuses: []kind{fresh, long, sticky, stream}, forgets: true, on: "nft"},
-	{name: "ruleset flushed", do: flushRuleset, excuses: []kind{fresh, long, sticky, stream}, forgets: true, on: "nft"},
+	{name: "last rule deleted", do: func(s *story) { s.deleteRule(4) }, excuses: []kind{fresh, nodePort}},
+	{name: "jump deleted", do: func(s *story) { s.iptables(s.T, "-t nat -D PREROUTING 1") }, excuses: []kind{fresh, nodePort, sticky}},
+	{name: "chain deleted", do: deleteChain, excuses: []kind{fresh, nodePort, sticky}},
+	{name: "tables deleted", do: deleteTables, excuses: []kind{fresh, nodePort, long, sticky, stream}, forgets: true, on: "nft"},
+	{name: "ruleset flushed", do: flushRuleset, excuses: []kind{fresh, nodePort, long, sticky, stream}, forgets: true, on: "nft"},
 }
 
 func deleteTables(s *story) {

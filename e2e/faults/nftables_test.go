@@ -20,12 +20,12 @@ var nftablesKernel = kernel{
 var nftablesDamages = []damage{
 	// What is found by two look-ups is found by the second.
 	{name: "rule deleted", do: deleteFirstLookUp},
-	{name: "elements deleted", do: deleteSlots, excuses: []kind{fresh}},
-	{name: "map flushed", do: func(s *story) { s.inTables("flush map %s sluice services") }, excuses: []kind{fresh, sticky}},
-	{name: "chain flushed", do: func(s *story) { s.inTables("flush chain %s sluice nat-prerouting") }, excuses: []kind{fresh, sticky}},
+	{name: "elements deleted", do: deleteSlots, excuses: []kind{fresh, nodePort}},
+	{name: "map flushed", do: func(s *story) { s.inTables("flush map %s sluice services") }, excuses: []kind{fresh, nodePort, sticky}},
+	{name: "chain flushed", do: func(s *story) { s.inTables("flush chain %s sluice nat-prerouting") }, excuses: []kind{fresh, nodePort, sticky}},
 	{name: "map of clients flushed", do: func(s *story) { s.inTables("flush map %s sluice affinity") }, harmless: true, excuses: []kind{sticky}, forgets: true},
-	{name: "tables deleted", do: func(s *story) { s.inTables("delete table %s sluice") }, excuses: []kind{fresh, long, sticky, stream}, forgets: true},
-	{name: "ruleset flushed", do: flushRuleset, excuses: []kind{fresh, long, sticky, stream}, forgets: true},
+	{name: "tables deleted", do: func(s *story) { s.inTables("delete table %s sluice") }, excuses: []kind{fresh, nodePort, long, sticky, stream}, forgets: true},
+	{name: "ruleset flushed", do: flushRuleset, excuses: []kind{fresh, nodePort, long, sticky, stream}, forgets: true},
 }
 
 // nftFamilies are the families of both tables as nft has them.

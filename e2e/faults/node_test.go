@@ -66,8 +66,8 @@ func nodeEdited(s *story) {
 	s.awaitRule(narrow.String())
 	s.load.pass()
 
-	// NodePorts follow the node's address.
-	over := s.load.excuse(fresh)
+	// NodePorts follow the node's address, and nothing else is disturbed.
+	over := s.load.excuse(nodePort)
 	s.setAddress(lab.NodeIP2)
 	s.awaitNodePorts(lab.NodeIP2)
 	s.setAddress(lab.NodeIP)
@@ -160,7 +160,7 @@ func sysctlsReadOnly(s *story) {
 
 // rebooted: the kernel is empty, and the API server answers at its own address only.
 func rebooted(s *story) {
-	over, overLong := s.load.excuse(fresh, sticky, stream), s.load.excuse(long)
+	over, overLong := s.load.excuse(fresh, nodePort, sticky, stream), s.load.excuse(long)
 	s.sluice.Kill()
 	s.kernel.empty(s)
 	if err := s.Node.FlushFlows(); err != nil {

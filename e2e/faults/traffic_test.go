@@ -45,10 +45,11 @@ const (
 type kind string
 
 const (
-	fresh  kind = "new"
-	long   kind = "long"
-	sticky kind = "sticky"
-	stream kind = "stream"
+	fresh    kind = "new"      // to the ClusterIP
+	nodePort kind = "nodeport" // new, to the NodePort
+	long     kind = "long"
+	sticky   kind = "sticky"
+	stream   kind = "stream"
 )
 
 // tally counts the connections, or what was said over them, of one kind.
@@ -83,7 +84,7 @@ type traffic struct {
 func (w *world) startTraffic(t *testing.T) *traffic {
 	t.Helper()
 	tr := &traffic{t: t, w: w, stop: make(chan struct{}), tallies: map[kind]*tally{}, excuses: map[kind]int{}}
-	for _, k := range []kind{fresh, long, sticky, stream} {
+	for _, k := range []kind{fresh, nodePort, long, sticky, stream} {
 		tr.tallies[k] = &tally{}
 	}
 	t.Cleanup(func() {
@@ -153,15 +154,15 @@ func (tr *traffic) every(pause time.Duration, do func()) {
 
 // freshly makes new connections.
 func (tr *traffic) freshly(from *lab.Host, f proxy.Family, p proxy.Protocol) func() {
-	targets, n := []netip.AddrPort{clusterIP(tr.w.web, f), tr.w.nodePort(f, p)}, 0
+	targets, kinds, n := []netip.AddrPort{clusterIP(tr.w.web, f), tr.w.nodePort(f, p)}, []kind{fresh, nodePort}, 0
 	return func() {
 		n++
-		to := targets[n%len(targets)]
-		began := tr.moment(fresh)
+		to, k := targets[n%len(targets)], kinds[n%len(kinds)]
+		began := tr.moment(k)
 		o := from.Probe(lab.Probe{To: to, Protocol: p, Timeout: answerLimit, Resend: resend})
-		tr.count(fresh, o.Result == lab.Answered, began, "%s to %v over %v: %v", from.Name, to, p, o)
+		tr.count(k, o.Result == lab.Answered, began, "%s to %v over %v: %v", from.Name, to, p, o)
 		if o.Resent {
-			tr.countResent(began)
+			tr.countResent(k, began)
 		}
 	}
 }
@@ -250,11 +251,11 @@ func (tr *traffic) count(k kind, ok bool, began int, format string, args ...any)
 }
 
 // countResent takes a new connection into account that was answered late.
-func (tr *traffic) countResent(began int) {
+func (tr *traffic) countResent(k kind, began int) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	if began%2 == 0 && began == tr.excuses[fresh] {
-		tr.tallies[fresh].resent++
+	if began%2 == 0 && began == tr.excuses[k] {
+		tr.tallies[k].resent++
 	}
 }
 
@@ -342,15 +343,15 @@ func (tr *traffic) end() {
 	}
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	tr.t.Logf("load: %.0f new connections a second", float64(tr.tallies[fresh].made)/took.Seconds())
+	tr.t.Logf("load: %.0f new connections a second", float64(tr.tallies[fresh].made+tr.tallies[nodePort].made)/took.Seconds())
 	for _, k := range slices.Sorted(maps.Keys(tr.tallies)) {
 		c := tr.tallies[k]
-		tr.t.Logf("%-6s %6d made, %d failed %q, %d failed with an excuse %q", k, c.made, c.failed, c.failures, c.excused, c.excuses)
+		tr.t.Logf("%-8s %6d made, %d failed %q, %d failed with an excuse %q", k, c.made, c.failed, c.failures, c.excused, c.excuses)
 		if c.failed > 0 {
 			tr.t.Errorf("%d %s connections were lost", c.failed, k)
 		}
 		if c.resent > 0 {
-			tr.t.Logf("%-6s %6d were answered to a second packet only", k, c.resent)
+			tr.t.Logf("%-8s %6d were answered to a second packet only", k, c.resent)
 		}
 		if most := max(fewResent, c.made/shareResent); c.resent > most {
 			tr.t.Errorf("%d of %d %s connections were answered to a second packet only, want at most %d: they were not served for a while",
