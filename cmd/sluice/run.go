@@ -93,7 +93,7 @@ func prepareKernel(ctx context.Context, cfg *config.Config, chosen mode) (map[pr
 		}
 		dataplane, err := mode.New(f)
 		if err != nil {
-			return nil, fmt.Errorf("mode %s: %w", mode.Name(), err)
+			return nil, fmt.Errorf("prepare mode %s: %w", mode.Name(), err)
 		}
 		dataplanes[f] = dataplane
 	}

@@ -6,6 +6,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -154,6 +155,60 @@ func TestEveryLogLineIsExplained(t *testing.T) {
 			t.Errorf("docs/operate.md explains %q, which nobody logs", line)
 		}
 	}
+}
+
+// endings are the files whose errors end the program.
+var endings = []string{"cmd/sluice/run.go", "cmd/sluice/client.go", "proxy/nodeinfo/wait.go", "conntrack/tune.go"}
+
+func TestEveryErrorThatEndsItIsExplained(t *testing.T) {
+	var explained []string
+	for _, row := range regexp.MustCompile(`(?m)^\|[^|]*\|`).FindAllString(section(t, "## Errors that end it"), -1) {
+		explained = append(explained, quoted(row, "[^`-][^`]*")...)
+	}
+	in := func(text string) func(string) bool {
+		return func(part string) bool { return strings.Contains(text, part) }
+	}
+	for _, path := range endings {
+		file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, path), nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range errorTexts(file) {
+			if !slices.ContainsFunc(explained, in(text)) {
+				t.Errorf("docs/operate.md does not explain the error %q", text)
+			}
+		}
+	}
+	all := strings.Join(slices.Collect(maps.Keys(literals(source(t)))), "\n")
+	for _, part := range explained {
+		if !in(all)(part) {
+			t.Errorf("docs/operate.md explains %q, which no error says", part)
+		}
+	}
+}
+
+// errorTexts are how the messages of fmt.Errorf and errors.New begin.
+func errorTexts(file *ast.File) []string {
+	var texts []string
+	ast.Inspect(file, func(n ast.Node) bool {
+		call, ok := n.(*ast.CallExpr)
+		if !ok || len(call.Args) == 0 {
+			return true
+		}
+		if f, ok := call.Fun.(*ast.SelectorExpr); !ok || f.Sel.Name != "Errorf" && (f.Sel.Name != "New" || len(call.Args) != 1) {
+			return true
+		}
+		message := call.Args[0]
+		for sum, ok := message.(*ast.BinaryExpr); ok; sum, ok = message.(*ast.BinaryExpr) {
+			message = sum.X
+		}
+		if l, ok := message.(*ast.BasicLit); ok && l.Kind == token.STRING {
+			text, _ := strconv.Unquote(l.Value)
+			texts = append(texts, text)
+		}
+		return true
+	})
+	return texts
 }
 
 func TestDocumentedEventsExist(t *testing.T) {
