@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -145,7 +146,11 @@ var (
 // registered are the metrics of a mode, and their labels, also those that have no value until something happens.
 func registered(t *testing.T, mode string) map[string][]string {
 	t.Helper()
-	registry, ok := metrics.New(metrics.Config{Mode: mode, Changes: func() metrics.Changes { return metrics.Changes{} }}).Registry().(*prometheus.Registry)
+	registry, ok := metrics.New(metrics.Config{
+		Mode:    mode,
+		Changes: func() metrics.Changes { return metrics.Changes{} },
+		Silence: func() map[string]time.Duration { return nil },
+	}).Registry().(*prometheus.Registry)
 	if !ok {
 		t.Fatal("the registry is of another kind")
 	}

@@ -79,16 +79,19 @@ func newNode(t *testing.T, w way) *node {
 // test cannot.
 func (n *node) init(t *testing.T) container {
 	t.Helper()
-	return n.container(t, n.daemonSet.Spec.Template.Spec.InitContainers[0], "--conntrack-max-per-core=0")
+	return n.container(t, n.daemonSet.Spec.Template.Spec.InitContainers[0], "--conntrack-max-per-core=0", allNodePorts)
 }
+
+// allNodePorts is for both containers, as all flags are: a mode named nftables serves NodePorts at the node's own
+// addresses alone, which only a cluster tells.
+const allNodePorts = "--nodeport-addresses=all"
 
 // main is the main container, with Services from files.
 func (n *node) main(t *testing.T) container {
 	t.Helper()
 	spec := n.daemonSet.Spec.Template.Spec.Containers[0].DeepCopy()
 	spec.Args = slices.DeleteFunc(spec.Args, func(arg string) bool { return strings.HasPrefix(arg, "--kubeconfig=") })
-	// A mode named nftables serves NodePorts at the node's own addresses alone, which only a cluster tells.
-	return n.container(t, *spec, "--manifest-dir="+n.dir, "--iptables-min-sync-period=100ms", "--nodeport-addresses=all")
+	return n.container(t, *spec, "--manifest-dir="+n.dir, "--iptables-min-sync-period=100ms", allNodePorts)
 }
 
 func (n *node) container(t *testing.T, spec corev1.Container, args ...string) container {

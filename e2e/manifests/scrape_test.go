@@ -235,7 +235,7 @@ func keys(prefix string, value any) []string {
 const unknown = "/unknown"
 
 // healthPort is that of the Service that a load balancer asks about.
-const healthPort = 32100
+const healthPort = 30042
 
 // answered are the URLs whose answers must be the same, to the letter.
 var answered = []string{
