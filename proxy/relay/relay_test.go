@@ -320,11 +320,13 @@ func TestTakenPortIsTriedAgainAfterSomeTime(t *testing.T) {
 		h := &host{t: t, f: proxy.IPv6, Relay: New(Config{Listen: network.listen})}
 		h.apply(h.web(proxy.Backend{Addr: netip.MustParseAddrPort("[fd00::1]:80")}))
 		time.Sleep(2*retryInterval + time.Second)
+		synctest.Wait()
 		if network.tries != 3 {
 			t.Errorf("%d tries", network.tries)
 		}
 		network.works = true
 		time.Sleep(10 * retryInterval)
+		synctest.Wait()
 		if network.tries != 4 {
 			t.Errorf("%d tries, want one more", network.tries)
 		}
