@@ -293,13 +293,13 @@ func TestTakenPortIsTriedAgainAndHoldsUpNoOther(t *testing.T) {
 
 // noNetwork listens nowhere until it is told to.
 type noNetwork struct {
-	works bool
-	tries int
+	works atomic.Bool
+	tries atomic.Int32
 }
 
 func (n *noNetwork) listen(context.Context, string, string) (net.Listener, error) {
-	n.tries++
-	if !n.works {
+	n.tries.Add(1)
+	if !n.works.Load() {
 		return nil, fmt.Errorf("taken")
 	}
 	return &silentListener{closed: make(chan struct{})}, nil
@@ -321,14 +321,14 @@ func TestTakenPortIsTriedAgainAfterSomeTime(t *testing.T) {
 		h.apply(h.web(proxy.Backend{Addr: netip.MustParseAddrPort("[fd00::1]:80")}))
 		time.Sleep(2*retryInterval + time.Second)
 		synctest.Wait()
-		if network.tries != 3 {
-			t.Errorf("%d tries", network.tries)
+		if n := network.tries.Load(); n != 3 {
+			t.Errorf("%d tries", n)
 		}
-		network.works = true
+		network.works.Store(true)
 		time.Sleep(10 * retryInterval)
 		synctest.Wait()
-		if network.tries != 4 {
-			t.Errorf("%d tries, want one more", network.tries)
+		if n := network.tries.Load(); n != 4 {
+			t.Errorf("%d tries, want one more", n)
 		}
 		h.Relay.Close()
 	})
