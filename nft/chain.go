@@ -29,15 +29,15 @@ func Rewrite(tx *knftables.Transaction, was, now []Chain) int {
 	rules := 0
 	for _, c := range now {
 		if old, ok := had[c.Name]; !ok || !slices.Equal(old.Rules, c.Rules) {
-			c.write(tx)
+			c.Write(tx)
 			rules += len(c.Rules)
 		}
 	}
 	return rules
 }
 
-// write puts a chain that is already declared into a transaction.
-func (c Chain) write(tx *knftables.Transaction) {
+// Write puts the rules of a chain that is already declared into a transaction.
+func (c Chain) Write(tx *knftables.Transaction) {
 	tx.Flush(&knftables.Chain{Name: c.Name})
 	for i, digest := range c.Digests() {
 		tx.Add(&knftables.Rule{Chain: c.Name, Rule: c.Rules[i], Comment: &digest})

@@ -27,10 +27,13 @@ type Interface interface {
 
 // State is what the kernel holds of a table.
 type State struct {
-	// Fits says that the table has exactly the sets and base chains of the schema. If it does not, Unlike names those that are
-	// missing, too many, or declared in another way, and elements are not read.
+	// Fits says that the table has exactly the sets and base chains of the schema, and no element that the schema has no words
+	// for. If it does not, Unlike names what is missing, too many, or declared in another way, and not all elements are read.
 	Fits   bool
 	Unlike []string
+
+	// Asleep says that no packet enters the table: somebody made it dormant.
+	Asleep bool
 
 	// Chains are the comments of the rules of each chain, in order.
 	Chains map[string][]string

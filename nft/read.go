@@ -1,11 +1,14 @@
 package nft
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"strings"
 
 	"github.com/mdlayher/netlink"
@@ -15,7 +18,7 @@ import (
 	"github.com/sluice-proxy/sluice/proxy"
 )
 
-// maxReads is how often reading begins anew because somebody committed meanwhile.
+// maxReads is how often the table is read because somebody committed meanwhile.
 const maxReads = 10
 
 // Read implements Interface. It asks the kernel, not nft, which would need many times the memory.
@@ -26,29 +29,33 @@ func (r *Runner) Read(ctx context.Context) (*State, error) {
 	}
 	defer func() { _ = c.Close() }()
 	reader := &reader{Conn: c, family: r.family, name: r.table, schema: r.schema}
+	var before *State
 	for range maxReads {
 		state, err := reader.read(ctx)
-		if !errors.Is(err, errChanged) {
-			if err != nil {
-				return nil, fmt.Errorf("read table %s: %w", r.table, err)
-			}
+		if err != nil {
+			return nil, fmt.Errorf("read table %s: %w", r.table, err)
+		}
+		// Others may commit to their own tables faster than ours can be read. What has been read twice in a row is what there is.
+		if !reader.disturbed || before != nil && reflect.DeepEqual(state, before) {
 			return state, nil
 		}
+		before = state
 	}
-	return nil, fmt.Errorf("read table %s: %w", r.table, errChanged)
+	return nil, fmt.Errorf("read table %s: it changes all the time", r.table)
 }
 
-var errChanged = errors.New("rules change all the time")
-
-// reader reads a table, in parts between which nobody must have committed.
+// reader reads a table in parts.
 type reader struct {
 	*netlink.Conn
 	family proxy.Family
 	name   string
 	schema *Schema
+
+	disturbed bool // somebody committed while the table was read
 }
 
 func (r *reader) read(ctx context.Context) (*State, error) {
+	r.disturbed = false
 	before, err := nfwatch.CurrentGeneration()
 	if err != nil {
 		return nil, err
@@ -65,26 +72,27 @@ func (r *reader) read(ctx context.Context) (*State, error) {
 			return nil, err
 		}
 	}
-	if state.Fits = len(state.Unlike) == 0; state.Fits {
-		for _, s := range r.schema.Sets {
-			if s.Packets {
-				continue
-			}
-			if err := errors.Join(ctx.Err(), r.elements(state, s)); err != nil {
-				return nil, err
-			}
+	for _, s := range r.schema.Sets {
+		if s.Packets || len(state.Unlike) > 0 {
+			continue
+		}
+		if err := errors.Join(ctx.Err(), r.elements(state, s)); err != nil {
+			return nil, err
 		}
 	}
+	state.Fits = len(state.Unlike) == 0
 	after, err := nfwatch.CurrentGeneration()
-	if err == nil && after != before {
-		err = errChanged
-	}
+	r.disturbed = r.disturbed || after != before
 	return state, err
 }
 
 func (r *reader) table() (*State, error) {
-	_, err := r.ask(unix.NFT_MSG_GETTABLE, 0, text(unix.NFTA_TABLE_NAME, r.name))
-	return &State{Chains: map[string][]string{}, Elements: map[string][]Element{}}, err
+	state := &State{Chains: map[string][]string{}, Elements: map[string][]Element{}}
+	tables, err := r.ask(unix.NFT_MSG_GETTABLE, 0, text(unix.NFTA_TABLE_NAME, r.name))
+	for _, m := range tables {
+		state.Asleep = m.Number(unix.NFTA_TABLE_FLAGS)&tableDormant != 0
+	}
+	return state, err
 }
 
 // hookNumbers are those of the kernel.
@@ -109,7 +117,8 @@ func (r *reader) chains(to *State) error {
 		for _, want := range r.schema.Chains {
 			fit[name] = fit[name] || want.Name == name && m.Text(unix.NFTA_CHAIN_TYPE) == string(want.Type) &&
 				number(nfwatch.Nested(hook, unix.NFTA_HOOK_HOOKNUM)) == hookNumbers[string(want.Hook)] &&
-				int32(number(nfwatch.Nested(hook, unix.NFTA_HOOK_PRIORITY))) == int32(want.Priority)
+				int32(number(nfwatch.Nested(hook, unix.NFTA_HOOK_PRIORITY))) == int32(want.Priority) &&
+				m.Number(unix.NFTA_CHAIN_POLICY) == nfAccept
 		}
 		if !fit[name] {
 			to.Unlike = append(to.Unlike, "chain "+name)
@@ -123,15 +132,18 @@ func (r *reader) chains(to *State) error {
 	return nil
 }
 
-// Flags of sets, from the kernel's linux/netfilter/nf_tables.h.
+// Of the kernel's linux/netfilter/nf_tables.h.
 const (
+	tableDormant = 0x1
+
 	setInterval = 0x4
 	setTimeout  = 0x10
 	setEval     = 0x20
 
 	verdictType = 0xffffff00
 
-	nfDrop = 0 // the verdict NF_DROP
+	nfDrop   = 0 // the verdicts NF_DROP and NF_ACCEPT
+	nfAccept = 1
 )
 
 func (r *reader) sets(to *State) error {
@@ -203,7 +215,8 @@ func (r *reader) elements(to *State, s *Set) error {
 		for _, raw := range elements {
 			e, err := s.element(raw.Data, r.family)
 			if err != nil {
-				return fmt.Errorf("element of %s: %w", s.Name, err)
+				to.Unlike = append(to.Unlike, fmt.Sprintf("an element of set %s (%v)", s.Name, err))
+				return nil
 			}
 			all = append(all, e)
 		}
@@ -280,7 +293,7 @@ func lengthOf(fields []Field, f proxy.Family) int {
 }
 
 // format writes the fields of a key or value in the words of nft. If there is an end, the last field is the
-// prefix that reaches from the one to the other.
+// prefix that reaches from the one to the other. An error says that we have never written such an element.
 func format(fields []Field, f proxy.Family, data, end []byte) (string, error) {
 	if len(data) != lengthOf(fields, f) || end != nil && len(end) != len(data) {
 		return "", fmt.Errorf("%d bytes, want %d", len(data), lengthOf(fields, f))
@@ -292,14 +305,25 @@ func format(fields []Field, f proxy.Family, data, end []byte) (string, error) {
 			text = append(text, " . "...)
 		}
 		n := field.sizeOf(f)
-		switch raw := data[at : at+n]; field {
+		raw := data[at : at+n]
+		last := raw
+		if end != nil {
+			last = end[at : at+n]
+		}
+		if field != Addr && !bytes.Equal(raw, last) {
+			return "", errors.New("a range")
+		}
+		switch field {
 		case Addr:
-			addr, _ := netip.AddrFromSlice(raw)
-			text = addr.AppendTo(text)
-			if end != nil && i == len(fields)-1 {
-				text = AppendPrefixLength(text, netip.PrefixFrom(addr, commonBits(raw, end[at:at+n])))
+			p, err := prefix(raw, last)
+			if err != nil || i < len(fields)-1 && !p.IsSingleIP() {
+				return "", cmp.Or(err, errors.New("a range"))
 			}
+			text = AppendPrefixLength(p.Addr().AppendTo(text), p)
 		case Protocol:
+			if p := proxy.Protocol(raw[0]); p != proxy.TCP && p != proxy.UDP && p != proxy.SCTP {
+				return "", fmt.Errorf("%v", p)
+			}
 			text = append(text, proxy.Protocol(raw[0]).String()...)
 		case Port:
 			text = fmt.Append(text, binary.BigEndian.Uint16(raw))
@@ -327,6 +351,19 @@ func AppendPrefixLength(to []byte, p netip.Prefix) []byte {
 		return to
 	}
 	return fmt.Appendf(to, "/%d", p.Bits())
+}
+
+// prefix reaches from an address to another.
+func prefix(first, last []byte) (netip.Prefix, error) {
+	addr, _ := netip.AddrFromSlice(first)
+	p := netip.PrefixFrom(addr, commonBits(first, last))
+	for i := range first {
+		bits := byte(0xff) >> max(0, min(8, p.Bits()-8*i)) // of the host
+		if first[i]&bits != 0 || last[i]&bits != bits {
+			return p, errors.New("a range that is no prefix")
+		}
+	}
+	return p, nil
 }
 
 func commonBits(a, b []byte) int {
@@ -367,9 +404,7 @@ func (r *reader) ask(kind uint16, flags netlink.HeaderFlags, attrs ...netlink.At
 	}
 	var messages []nfwatch.Message
 	for _, answer := range answers {
-		if answer.Header.Flags&netlink.DumpInterrupted != 0 {
-			return nil, errChanged
-		}
+		r.disturbed = r.disturbed || answer.Header.Flags&netlink.DumpInterrupted != 0
 		if m, ok := nfwatch.ParseMessage(answer); ok {
 			messages = append(messages, m)
 		}

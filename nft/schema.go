@@ -133,5 +133,22 @@ func (s *Schema) Set(name string) *Set {
 	return nil
 }
 
+// Declare adds the table with its sets and base chains, without rules, to a transaction.
+func (s *Schema) Declare(tx *knftables.Transaction, f proxy.Family, flags ...knftables.TableFlag) {
+	tx.Add(&knftables.Table{Flags: flags})
+	for _, set := range s.Sets {
+		tx.Add(set.Object(f))
+	}
+	for _, c := range s.Chains {
+		tx.Add(c.Object())
+	}
+}
+
+// Vanish lets a transaction begin with a table that is not there.
+func Vanish(tx *knftables.Transaction) {
+	tx.Add(&knftables.Table{})
+	tx.Delete(&knftables.Table{})
+}
+
 // timeout limits how long one run of nft may take. It is far beyond what the largest transaction takes.
 const timeout = 5 * time.Minute

@@ -40,6 +40,9 @@ func wantFresh(t *testing.T, f inFamily, want *proxy.Snapshot) {
 // canonical writes a state without slots and numbers, after it has checked them.
 func canonical(t *testing.T, state *nft.State) map[string][]string {
 	t.Helper()
+	if !state.Fits || state.Asleep {
+		t.Errorf("the table is unlike ours: %v, asleep: %v", state.Unlike, state.Asleep)
+	}
 	all := map[string][]string{}
 	for chain, rules := range state.Chains {
 		all["chain "+chain] = rules
@@ -50,21 +53,21 @@ func canonical(t *testing.T, state *nft.State) map[string][]string {
 		for _, e := range list {
 			key, value := e.Key, e.Value
 			switch name {
-			case endpoints.name(), nodePortEndpoints.name():
+			case endpoints.Name, nodePortEndpoints.Name:
 				frontend, class, _ := cutLast(e.Key)
 				pool := fmt.Sprint(name, " ", frontend, " ", strings.HasPrefix(class, "4000:"))
 				slots[pool] = append(slots[pool], class)
 				key = frontend + pool[len(pool)-4:]
-			case stickyServices.name(), stickyNodePorts.name():
+			case stickyServices.Name, stickyNodePorts.Name:
 				value = "number"
-			case stickyIDs.name():
+			case stickyIDs.Name:
 				_, backend, _ := strings.Cut(e.Key, " . ")
 				backends[e.Value] = append(backends[e.Value], backend)
 				key, value = backend, "number"
-			case stickyBackends.name(), stickyLocalBackends.name():
+			case stickyBackends.Name, stickyLocalBackends.Name:
 				backends[e.Key] = append(backends[e.Key], e.Value)
 				key = "number"
-			case stickyTimeouts.name():
+			case stickyTimeouts.Name:
 				key = "number"
 			}
 			all[name] = append(all[name], fmt.Sprintf("%s : %s %q", key, value, e.Comment))

@@ -29,14 +29,14 @@ func (c *clients) get() (n, limit int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.now().Before(c.next) {
-		return c.last, int(sets[affinity].Size), c.err
+		return c.last, int(affinity.Size), c.err
 	}
 	var cheap bool
-	c.last, cheap, c.err = c.count(affinity.name())
+	c.last, cheap, c.err = c.count(affinity.Name)
 	fresh := freshCostly
 	if cheap || c.err != nil {
 		fresh = freshCheap
 	}
 	c.next = c.now().Add(fresh)
-	return c.last, int(sets[affinity].Size), c.err
+	return c.last, int(affinity.Size), c.err
 }

@@ -20,7 +20,7 @@ func TestClientsAreCountedAsSeldomAsTheirCountCosts(t *testing.T) {
 	var failure error
 	c := &clients{
 		count: func(set string) (int, bool, error) {
-			if set != affinity.name() {
+			if set != affinity.Name {
 				t.Errorf("elements of %s are counted", set)
 			}
 			calls++
@@ -49,7 +49,7 @@ func TestClientsAreCountedAsSeldomAsTheirCountCosts(t *testing.T) {
 
 // startFull makes a lab whose node serves a Service with affinity, and has room for that many clients.
 func startFull(t *testing.T, f inFamily, room uint64) *guarded {
-	size := &sets[affinity].Size
+	size := &affinity.Size
 	before := *size
 	*size = room
 	t.Cleanup(func() { *size = before })
@@ -94,10 +94,10 @@ func TestKernelFullMapRefusesNobody(t *testing.T) {
 func wantClients(t *testing.T, f proxy.Family, want int) {
 	t.Helper()
 	table := tableOf(inFamily(f))
-	if n, _, err := table.Count(affinity.name()); n != want || err != nil {
+	if n, _, err := table.Count(affinity.Name); n != want || err != nil {
 		t.Errorf("%d clients, %v, want %d", n, err, want)
 	}
-	if n, err := table.CountByListing(affinity.name()); n != want || err != nil {
+	if n, err := table.CountByListing(affinity.Name); n != want || err != nil {
 		t.Errorf("%d clients are listed, %v, want %d", n, err, want)
 	}
 }
@@ -105,7 +105,7 @@ func wantClients(t *testing.T, f proxy.Family, want int) {
 // A listing comes in many parts.
 func TestKernelManyClientsAreCounted(t *testing.T) {
 	inKernels(t, func(t *testing.T, f inFamily) {
-		if n, _, err := tableOf(f).Count(affinity.name()); n != 0 || err != nil {
+		if n, _, err := tableOf(f).Count(affinity.Name); n != 0 || err != nil {
 			t.Errorf("without a table: %d clients, %v", n, err)
 		}
 		mustApply(t, newTestDataplane(f), snapshot(f.node(), wide(3)))
@@ -122,7 +122,7 @@ func addClients(t *testing.T, f inFamily, n int) {
 	var input strings.Builder
 	for i := range n {
 		addr := f.addr(fmt.Sprintf("198.18.%d.%d", i>>8, i&0xff))
-		fmt.Fprintf(&input, "add element %s %s %s { 1:0 . %v timeout 1h : 1:1 }\n", nft.Family(proxy.Family(f)), Table, affinity.name(), addr)
+		fmt.Fprintf(&input, "add element %s %s %s { 1:0 . %v timeout 1h : 1:1 }\n", nft.Family(proxy.Family(f)), Table, affinity.Name, addr)
 	}
 	file := filepath.Join(t.TempDir(), "clients")
 	if err := os.WriteFile(file, []byte(input.String()), 0o600); err != nil {

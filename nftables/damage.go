@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"k8s.io/klog/v2"
+
+	"github.com/sluice-proxy/sluice/nft"
 )
 
 // damage is what a doubt was about: how the table that was found differs from what is wanted. What changed in the
@@ -46,25 +48,25 @@ func (d *damage) chain(name string, there bool) {
 }
 
 // edits notes elements that are about to be mended.
-func (d *damage) edits(list []edit) {
+func (d *damage) edits(list []nft.Edit) {
 	for _, x := range list {
 		switch {
-		case x.old == nil:
-			d.missing.add(x.new.String())
-		case x.new == nil:
-			d.foreign.add(x.old.String())
+		case x.Old == nil:
+			d.missing.add(textOf(x.Place, x.New))
+		case x.New == nil:
+			d.foreign.add(textOf(x.Place, x.Old))
 		default:
-			d.altered.add(x.new.String())
+			d.altered.add(textOf(x.Place, x.New))
 		}
 	}
 }
 
-// String is what the element is and whose.
-func (e *element) String() string {
-	if e.comment == "" {
-		return fmt.Sprintf("%s { %s }", e.in.name(), e.key)
+// textOf is what an element is and whose.
+func textOf(p nft.Place, c *nft.Content) string {
+	if c.Comment == "" {
+		return fmt.Sprintf("%s { %s }", p.Set.Name, p.Key)
 	}
-	return fmt.Sprintf("%s { %s } of %s", e.in.name(), e.key, e.comment)
+	return fmt.Sprintf("%s { %s } of %s", p.Set.Name, p.Key, c.Comment)
 }
 
 // tell logs what a doubt was about, once.

@@ -31,6 +31,8 @@ type dataplane struct {
 
 	held    *held // nil: nothing is known
 	fresh   bool  // since Apply began, held was read from the kernel
+	anew    int   // how often it may be read again because somebody interferes
+	beyond  error // why the table that was found cannot be mended
 	doubted bool  // since the table was last read, somebody else may have changed it
 	shelf   shelf.Shelf
 	now     func() time.Time
@@ -66,7 +68,7 @@ func newDataplane(cfg Config, f proxy.Family, table nft.Interface) *dataplane {
 // Apply implements proxy.Dataplane. It runs nothing if want asks for what is there.
 func (d *dataplane) Apply(ctx context.Context, want *proxy.Snapshot) (proxy.Report, error) {
 	now := d.now()
-	d.fresh = false
+	d.fresh, d.anew, d.beyond = false, maxAnew, nil
 	d.report.full, d.report.writes, d.report.bytes, d.report.refusals, d.report.transactions = false, 0, 0, 0, 0
 	d.shelf.Review(want)
 	err := d.settle(ctx, want)
@@ -116,6 +118,9 @@ func (d *dataplane) reported() proxy.Report {
 	return r
 }
 
+// maxAnew is how often a table is read again in one Apply because somebody interferes.
+const maxAnew = 3
+
 // settle applies want without the ServicePorts that are set aside, and sets aside those that the kernel refuses.
 func (d *dataplane) settle(ctx context.Context, want *proxy.Snapshot) error {
 	for {
@@ -124,6 +129,9 @@ func (d *dataplane) settle(ctx context.Context, want *proxy.Snapshot) error {
 		switch {
 		case err == nil && len(refused) == 0:
 			return nil
+		case d.interferes(err):
+			d.anew--
+			d.held = nil
 		case err != nil && !ok, ok && refusal.Resource:
 			if !ok {
 				d.held = nil // what became of the last transaction is not known
@@ -134,11 +142,22 @@ func (d *dataplane) settle(ctx context.Context, want *proxy.Snapshot) error {
 			d.held = nil
 		case len(refused) > 0:
 			d.shelf.Add(refused, d.now())
+		case d.beyond == nil:
+			d.beyond = err
+			d.held = nil
 		default:
 			d.held = nil
 			return err
 		}
 	}
+}
+
+// interferes tells whether a refusal may be about things that were there when the table was read and are gone, or the other
+// way round. A program that replaces all rules when the node starts does that to us.
+func (d *dataplane) interferes(err error) bool {
+	refusal, ok := errors.AsType[*nft.RefusedError](err)
+	half, _ := errors.AsType[partial](err)
+	return (half.refused || ok && d.fresh && (refusal.Missing || refusal.Exists)) && d.anew > 0
 }
 
 // attempt makes the kernel hold target, but for what it gives back as refused. An error that is a *nft.RefusedError
@@ -181,9 +200,9 @@ func (d *dataplane) turn(ctx context.Context, n *proxy.Node) error {
 }
 
 // rewrite brings the chains that differ to the kernel.
-func (d *dataplane) rewrite(ctx context.Context, was, now []chain) error {
+func (d *dataplane) rewrite(ctx context.Context, was, now []nft.Chain) error {
 	tx := d.table.NewTransaction()
-	rules := rewrite(tx, was, now)
+	rules := nft.Rewrite(tx, was, now)
 	err := d.run(ctx, tx)
 	if err == nil {
 		d.report.writes += rules

@@ -17,7 +17,7 @@ import (
 // change is what happens to one ServicePort, or to several of which one takes over a frontend of another.
 type change struct {
 	ports []portChange
-	edits edits // but for shared elements
+	edits nft.Edits // but for shared elements
 }
 
 // portChange is one ServicePort's part of a change. Old and new are nil for none.
@@ -33,6 +33,15 @@ func (p portChange) name() proxy.ServicePortName {
 		return p.new.Name
 	}
 	return p.old.Name
+}
+
+// size is how many elements change at most.
+func (c *change) size() int {
+	n := len(c.edits.List)
+	for _, p := range c.ports {
+		n += max(len(p.wasShared), len(p.isShared))
+	}
+	return n
 }
 
 // newChange is the way from one state of a ServicePort to another.
@@ -110,11 +119,11 @@ func merge(all []*change) []*change {
 	if len(all) < 2 {
 		return all
 	}
-	emptied := map[place]*change{}
+	emptied := map[nft.Place]*change{}
 	for _, c := range all {
-		for _, x := range c.edits.list {
-			if x.new == nil && (x.old.in == frontends || x.old.in == frontendPorts) {
-				emptied[x.place()] = c
+		for _, x := range c.edits.List {
+			if x.New == nil && (x.Set == frontends || x.Set == frontendPorts) {
+				emptied[x.Place] = c
 			}
 		}
 	}
@@ -129,8 +138,8 @@ func merge(all []*change) []*change {
 		return c
 	}
 	for _, c := range all {
-		for _, x := range c.edits.list {
-			if from := emptied[x.place()]; x.old == nil && from != nil && root(from) != root(c) {
+		for _, x := range c.edits.List {
+			if from := emptied[x.Place]; x.Old == nil && from != nil && root(from) != root(c) {
 				into[root(c)] = root(from)
 			}
 		}
@@ -154,15 +163,15 @@ func (c *change) rejoin(all []*change, root func(*change) *change) {
 	if len(c.ports) == 1 {
 		return
 	}
-	var joined edits
+	var joined nft.Edits
 	for _, emptying := range []bool{true, false} {
 		for _, part := range all {
 			if root(part) != c {
 				continue
 			}
-			for _, x := range part.edits.list {
-				if (x.old != nil) == emptying {
-					joined.add(x)
+			for _, x := range part.edits.List {
+				if (x.Old != nil) == emptying {
+					joined.Add(x)
 				}
 			}
 		}
@@ -180,9 +189,9 @@ func (d *dataplane) execute(ctx context.Context, all []*change) ([]shelf.Offence
 	trials := maxTrials
 	var refused []shelf.Offence
 	for len(all) > 0 {
-		n, elements := 1, len(all[0].edits.list)
-		for n < len(all) && elements+len(all[n].edits.list) <= d.batch {
-			elements += len(all[n].edits.list)
+		n, elements := 1, all[0].size()
+		for n < len(all) && elements+all[n].size() <= d.batch {
+			elements += all[n].size()
 			n++
 		}
 		found, err := d.try(ctx, all[:n], &trials)
@@ -200,6 +209,9 @@ func (d *dataplane) try(ctx context.Context, some []*change, trials *int) ([]she
 	err := d.commit(ctx, d.table.NewTransaction(), some, d.batch)
 	refusal, ok := errors.AsType[*nft.RefusedError](err)
 	if !ok || refusal.Resource {
+		return nil, err
+	}
+	if d.interferes(err) {
 		return nil, err
 	}
 	*trials--
@@ -229,15 +241,15 @@ func (d *dataplane) try(ctx context.Context, some []*change, trials *int) ([]she
 // commit makes changes take effect, with what the transaction holds already: all at one moment unless they are more than
 // batch elements.
 func (d *dataplane) commit(ctx context.Context, tx *knftables.Transaction, some []*change, batch int) error {
-	var joined edits
+	var joined nft.Edits
 	for _, c := range some {
-		for _, x := range c.edits.list {
-			joined.add(x)
+		for _, x := range c.edits.List {
+			joined.Add(x)
 		}
 	}
 	d.share(&joined, some, false)
 	d.create(tx, some)
-	err := d.write(ctx, tx, joined.settled(), batch)
+	err := d.write(ctx, tx, joined.Settled(), batch)
 	if err != nil {
 		d.share(nil, some, true)
 		for _, c := range some {
@@ -256,7 +268,7 @@ func (d *dataplane) commit(ctx context.Context, tx *knftables.Transaction, some 
 }
 
 // share counts who wants which shared element, or takes that back.
-func (d *dataplane) share(to *edits, some []*change, undo bool) {
+func (d *dataplane) share(to *nft.Edits, some []*change, undo bool) {
 	for _, c := range some {
 		for _, p := range c.ports {
 			was, now := p.wasShared, p.isShared
@@ -272,6 +284,7 @@ func (d *dataplane) share(to *edits, some []*change, undo bool) {
 func (d *dataplane) record(p portChange) {
 	h := d.held
 	h.numbers.drop(p.old, p.new)
+	h.numbers.keep(p.new)
 	if p.new == nil {
 		delete(h.ports, p.name())
 	} else {
@@ -290,26 +303,27 @@ func (d *dataplane) record(p portChange) {
 
 // write writes edits. If there are too many, backends that nothing leads to yet come
 // before, and those that nothing leads to any more go after what leads to them, each in as many transactions as it takes.
-func (d *dataplane) write(ctx context.Context, tx *knftables.Transaction, list []edit, batch int) error {
+func (d *dataplane) write(ctx context.Context, tx *knftables.Transaction, list []nft.Edit, batch int) error {
 	if len(list) <= batch {
 		return d.send(ctx, tx, list)
 	}
-	var before, between, after []edit
+	var before, between, after []nft.Edit
 	for _, x := range list {
 		switch {
-		case !holdsBackends[x.place().in]:
+		case !holdsBackends[x.Set]:
 			between = append(between, x)
-		case x.new != nil:
+		case x.New != nil:
 			before = append(before, x)
 		default:
 			after = append(after, x)
 		}
 	}
 	sent := false
-	for _, part := range slices.Concat(parts(before, batch), [][]edit{between}, parts(after, batch)) {
+	for _, part := range slices.Concat(parts(before, batch), [][]nft.Edit{between}, parts(after, batch)) {
 		if err := d.send(ctx, tx, part); err != nil {
 			if sent {
-				return partial{err}
+				refusal, ok := errors.AsType[*nft.RefusedError](err)
+				return partial{err, ok && !refusal.Resource}
 			}
 			return err
 		}
@@ -319,31 +333,29 @@ func (d *dataplane) write(ctx context.Context, tx *knftables.Transaction, list [
 	return nil
 }
 
-// partial is a failure half-way. It is not a refusal of the whole.
-type partial struct{ cause error }
+// partial is a failure half-way. It is not a refusal of the whole, even if the rest was refused.
+type partial struct {
+	cause   error
+	refused bool
+}
 
 func (p partial) Error() string { return "only a part was written: " + p.cause.Error() }
 
-// holdsBackends are the sets in which no packet finds a backend unless something leads it there.
-var holdsBackends = [numSets]bool{
-	endpoints: true, nodePortEndpoints: true, stickyIDs: true, stickyTimeouts: true, stickyBackends: true, stickyLocalBackends: true,
-}
-
-func parts(list []edit, size int) [][]edit {
+func parts(list []nft.Edit, size int) [][]nft.Edit {
 	return slices.Collect(slices.Chunk(list, size))
 }
 
-func (d *dataplane) send(ctx context.Context, tx *knftables.Transaction, list []edit) error {
-	write(tx, list)
+func (d *dataplane) send(ctx context.Context, tx *knftables.Transaction, list []nft.Edit) error {
+	nft.Write(tx, list)
 	if err := d.run(ctx, tx); err != nil {
 		return err
 	}
 	for _, x := range list {
 		d.report.writes++
-		if x.old == nil {
+		if x.Old == nil {
 			d.held.objects++
 		}
-		if x.new == nil {
+		if x.New == nil {
 			d.held.objects--
 		}
 	}
@@ -359,7 +371,7 @@ func (d *dataplane) create(tx *knftables.Transaction, some []*change) {
 				if _, there := d.held.chains[s]; !there && !added[s] {
 					added[s] = true
 					tx.Add(&knftables.Chain{Name: s.name()})
-					d.held.writer.chain(s).write(tx)
+					d.held.writer.chain(s).Write(tx)
 				}
 			}
 		}
@@ -385,7 +397,9 @@ func (d *dataplane) sweep(ctx context.Context) error {
 	slices.Sort(names)
 	tx := d.table.NewTransaction()
 	for _, name := range names {
-		tx.Flush(&knftables.Chain{Name: name})
+		tx.Flush(&knftables.Chain{Name: name}) // they may lead to each other
+	}
+	for _, name := range names {
 		tx.Delete(&knftables.Chain{Name: name})
 	}
 	err := d.run(ctx, tx)

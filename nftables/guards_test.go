@@ -193,8 +193,8 @@ func TestKernelGuardSecondLookUpFindsWhatTheFirstMissed(t *testing.T) {
 		}
 		g.wantServed("a first look-up that misses")
 		for _, chain := range []string{natPrerouting, natOutput} {
-			g.deleteRules(chain, "@"+services.name(), 1)
-			g.deleteRules(chain, "@"+nodePorts.name(), 1)
+			g.deleteRules(chain, "@"+services.Name, 1)
+			g.deleteRules(chain, "@"+nodePorts.Name, 1)
 		}
 		g.wantFailures("with one look-up", lab.Silence)
 	})
@@ -204,7 +204,7 @@ func TestKernelGuardSecondLookUpFindsWhatTheFirstMissed(t *testing.T) {
 func (g *guarded) missFirstLookUp(chain string) {
 	g.t.Helper()
 	const hiding = 1000
-	lookups := slices.DeleteFunc(g.rules(chain), func(r handled) bool { return !strings.Contains(r.text, "@"+services.name()) })
+	lookups := slices.DeleteFunc(g.rules(chain), func(r handled) bool { return !strings.Contains(r.text, "@"+services.Name) })
 	if len(lookups) != 2 {
 		g.t.Fatalf("chain %s has look-ups %q, want two", chain, lookups)
 	}
@@ -220,14 +220,14 @@ func TestKernelGuardKnownFrontendIsNotRefused(t *testing.T) {
 		var found *nft.State
 		g.onNode(func() { found = read(g.t, g.f) })
 		hide := func() {
-			for _, in := range []set{services, nodePorts} {
-				g.nft("flush map %s " + in.name())
+			for _, in := range []*nft.Set{services, nodePorts} {
+				g.nft("flush map %s " + in.Name)
 			}
 		}
 		show := func() {
-			for _, in := range []set{services, nodePorts} {
-				for _, e := range found.Elements[in.name()] {
-					g.nft("add element %s " + in.name() + " { " + e.Key + " : " + e.Value + " }")
+			for _, in := range []*nft.Set{services, nodePorts} {
+				for _, e := range found.Elements[in.Name] {
+					g.nft("add element %s " + in.Name + " { " + e.Key + " : " + e.Value + " }")
 				}
 			}
 		}
@@ -244,8 +244,8 @@ func TestKernelGuardKnownFrontendIsNotRefused(t *testing.T) {
 			}
 		}
 		hide()
-		g.deleteRules(refuse, "@"+frontends.name(), 0)
-		g.deleteRules(refuseNodePorts, "@"+frontendPorts.name(), 0)
+		g.deleteRules(refuse, "@"+frontends.Name, 0)
+		g.deleteRules(refuseNodePorts, "@"+frontendPorts.Name, 0)
 		g.wantFailures("with the frontend forgotten", lab.Refused, lab.Reset)
 	})
 }

@@ -138,10 +138,10 @@ func TestKernelClientsSurviveRestartAndChanges(t *testing.T) {
 		s := wide(20)
 		d := newTestDataplane(f)
 		mustApply(t, d, snapshot(f.node(), s))
-		client := fmt.Sprintf("add element %s %s %s { 1:0 . %v timeout 1h : 1:7 }", nft.Family(proxy.Family(f)), Table, affinity.name(), f.addr("198.51.100.7"))
+		client := fmt.Sprintf("add element %s %s %s { 1:0 . %v timeout 1h : 1:7 }", nft.Family(proxy.Family(f)), Table, affinity.Name, f.addr("198.51.100.7"))
 		runNFT(t, client)
 		remembered := func() bool {
-			list := runNFT(t, "list", "map", string(nft.Family(proxy.Family(f))), Table, affinity.name())
+			list := runNFT(t, "list", "map", string(nft.Family(proxy.Family(f))), Table, affinity.Name)
 			return strings.Contains(list, f.addr("198.51.100.7").String())
 		}
 		s.backends = append(s.backends[5:], backendsFrom(400, 20)...)

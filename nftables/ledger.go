@@ -13,29 +13,17 @@ import (
 )
 
 // ledger is the elements that were found in the kernel and that nobody has claimed yet.
-type ledger struct{ elements map[place]*element }
+type ledger struct{ places map[nft.Place]*nft.Content }
 
-func newLedger(found *nft.State) *ledger {
-	n := 0
-	for _, list := range found.Elements {
-		n += len(list)
-	}
-	l := &ledger{make(map[place]*element, n)}
-	for in := range numSets {
-		for _, e := range found.Elements[in.name()] {
-			l.elements[place{in, e.Key}] = &element{in: in, key: e.Key, value: e.Value, comment: e.Comment}
-		}
-	}
-	return l
-}
+func newLedger(found *nft.State) *ledger { return &ledger{schema.Contents(found)} }
 
 // claim takes what is where want should be, and notes the edit that makes it so, if it takes one.
-func (l *ledger) claim(to *edits, want element) {
-	p := want.place()
-	was := l.elements[p]
-	delete(l.elements, p)
-	if was == nil || was.value != want.value || was.comment != want.comment {
-		to.add(edit{was, &want})
+func (l *ledger) claim(to *nft.Edits, p nft.Place, want nft.Content) {
+	was := l.places[p]
+	delete(l.places, p)
+	if was == nil || *was != want {
+		written := want
+		to.Add(nft.Edit{Place: p, Old: was, New: &written})
 	}
 }
 
@@ -55,12 +43,13 @@ func (l *ledger) changes(h *held, target *proxy.Snapshot) (all []*change, refuse
 		want := render(p)
 		c := &change{ports: []portChange{{new: p, wasShared: want.shared, isShared: want.shared, lead: want.targets()}}}
 		for _, e := range want.own {
-			l.claim(&c.edits, e)
+			l.claim(&c.edits, e.Place, e.Content)
 		}
 		comment := portComment(name)
 		for _, s := range want.slots {
 			for i := range s.order {
-				l.claim(&c.edits, s.element(i, comment))
+				e := s.element(i, comment)
+				l.claim(&c.edits, e.Place, e.Content)
 			}
 		}
 		h.owners.change(nil, name.Service(), nil, want.shared)
@@ -71,21 +60,21 @@ func (l *ledger) changes(h *held, target *proxy.Snapshot) (all []*change, refuse
 
 // rest is what is left when every ServicePort has had its own: edits of shared elements that are wanted, and those that
 // remove what nobody wants, backends last.
-func (l *ledger) rest(o owners) (common edits, obsolete []edit) {
+func (l *ledger) rest(o owners) (common nft.Edits, obsolete []nft.Edit) {
 	for s := range o {
-		l.claim(&common, *o.element(s))
+		l.claim(&common, s, *o.content(s))
 	}
-	for _, e := range l.elements {
-		obsolete = append(obsolete, edit{old: e})
+	for p, c := range l.places {
+		obsolete = append(obsolete, nft.Edit{Place: p, Old: c})
 	}
-	slices.SortFunc(obsolete, func(a, b edit) int {
-		rank := func(e edit) int {
-			if holdsBackends[e.old.in] {
+	slices.SortFunc(obsolete, func(a, b nft.Edit) int {
+		rank := func(e nft.Edit) int {
+			if holdsBackends[e.Set] {
 				return 1
 			}
 			return 0
 		}
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.old.in, b.old.in), strings.Compare(a.old.key, b.old.key))
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a.Set.Name, b.Set.Name), strings.Compare(a.Key, b.Key))
 	})
 	return common, obsolete
 }
@@ -108,14 +97,14 @@ func (l *ledger) recover(n *numbers, sp *proxy.ServicePort) *port {
 }
 
 // order reads the slots of a frontend.
-func (l *ledger) order(in set, key string, pool proxy.Pool) order {
+func (l *ledger) order(in *nft.Set, key string, pool proxy.Pool) order {
 	var o order
 	for {
-		e := l.elements[place{in, key + " . " + slot(pool, len(o))}]
+		e := l.places[nft.Place{Set: in, Key: key + " . " + slot(pool, len(o))}]
 		if e == nil {
 			return o
 		}
-		addr, ok := parseBackend(e.value)
+		addr, ok := parseBackend(e.Value)
 		if !ok {
 			return o
 		}
@@ -124,23 +113,23 @@ func (l *ledger) order(in set, key string, pool proxy.Pool) order {
 }
 
 // sticky reads the numbers of a ServicePort and its backends, nil if there are none.
-func (l *ledger) sticky(n *numbers, in set, key string, sp *proxy.ServicePort) *sticky {
-	e := l.elements[place{in, key}]
+func (l *ledger) sticky(n *numbers, in *nft.Set, key string, sp *proxy.ServicePort) *sticky {
+	e := l.places[nft.Place{Set: in, Key: key}]
 	if e == nil {
 		return nil
 	}
-	number, _, ok := parseClass(e.value)
+	number, _, ok := parseClass(e.Value)
 	if !ok || !n.claim(number) {
 		return nil
 	}
 	s := &sticky{number: number, next: 1, ids: map[netip.AddrPort]uint16{}}
 	taken := map[uint16]bool{0: true}
 	for _, b := range slices.Concat(sp.Cluster, sp.Local) {
-		e := l.elements[place{stickyIDs, s.class(0) + " . " + backendText(b.Addr)}]
+		e := l.places[nft.Place{Set: stickyIDs, Key: s.class(0) + " . " + backendText(b.Addr)}]
 		if e == nil || s.ids[b.Addr] != 0 {
 			continue
 		}
-		if of, id, ok := parseClass(e.value); ok && of == number && !taken[id] {
+		if of, id, ok := parseClass(e.Value); ok && of == number && !taken[id] {
 			s.ids[b.Addr], taken[id] = id, true
 			s.next = max(s.next, id+1)
 		}

@@ -25,13 +25,19 @@ func (d *dataplane) load(ctx context.Context, target *proxy.Snapshot) ([]shelf.O
 		return nil, err
 	}
 	d.held = d.holdNothing(target.Node())
-	switch {
-	case found == nil:
+	if found == nil {
 		var all damage
 		all.missing.add("all of it")
 		d.tell(ctx, &all)
 		return d.begin(ctx, d.table.NewTransaction(), target)
-	case !found.Fits:
+	}
+	if err := d.wake(ctx, found); err != nil {
+		return nil, err
+	}
+	if d.beyond != nil {
+		found.Fits, found.Unlike = false, append(found.Unlike, d.beyond.Error())
+	}
+	if !found.Fits {
 		klog.FromContext(ctx).Info("Replacing a table of another layout", "table", Table, "unlike", strings.Join(found.Unlike, ", "))
 		d.doubted = false
 		return d.replace(ctx, target)
@@ -43,6 +49,19 @@ func (d *dataplane) load(ctx context.Context, target *proxy.Snapshot) ([]shelf.O
 	}
 	d.held.applied = target
 	return nil, d.refuse(ctx)
+}
+
+// wake lets packets into a table again that somebody made dormant.
+func (d *dataplane) wake(ctx context.Context, found *nft.State) error {
+	if !found.Asleep {
+		return nil
+	}
+	tx := d.table.NewTransaction()
+	tx.Add(&knftables.Table{})
+	if err := d.run(ctx, tx); err != nil {
+		return fmt.Errorf("wake table %s: %w", Table, err)
+	}
+	return nil
 }
 
 func (d *dataplane) holdNothing(n *proxy.Node) *held {
@@ -58,19 +77,13 @@ func (d *dataplane) holdNothing(n *proxy.Node) *held {
 
 // begin makes the table and fills it: what refuses comes last, for another proxy may still be serving.
 func (d *dataplane) begin(ctx context.Context, tx *knftables.Transaction, target *proxy.Snapshot) ([]shelf.Offence, error) {
-	declare(tx, d.family)
-	rules := rewrite(tx, nil, d.held.writer.fixed(false))
+	schema.Declare(tx, d.family)
+	rules := nft.Rewrite(tx, nil, d.held.writer.fixed(false))
 	if err := d.run(ctx, tx); err != nil {
 		return nil, fmt.Errorf("make table %s: %w", Table, err)
 	}
 	d.report.writes += rules
 	return d.attempt(ctx, target)
-}
-
-// vanish lets a transaction begin with a table that is not there.
-func vanish(tx *knftables.Transaction) {
-	tx.Add(&knftables.Table{})
-	tx.Delete(&knftables.Table{})
 }
 
 // replace puts a table of this layout in the place of another one, in one transaction if the kernel takes that.
@@ -81,13 +94,13 @@ func (d *dataplane) replace(ctx context.Context, target *proxy.Snapshot) ([]shel
 		return refused, nil
 	}
 	tx := d.table.NewTransaction()
-	vanish(tx)
-	declare(tx, d.family)
-	rules := rewrite(tx, nil, h.writer.fixed(true))
+	nft.Vanish(tx)
+	schema.Declare(tx, d.family)
+	rules := nft.Rewrite(tx, nil, h.writer.fixed(true))
 	err := d.commit(ctx, tx, all, math.MaxInt)
 	if _, ok := errors.AsType[*nft.RefusedError](err); ok {
 		tx := d.table.NewTransaction()
-		vanish(tx)
+		nft.Vanish(tx)
 		d.held = d.holdNothing(target.Node())
 		return d.begin(ctx, tx, target)
 	}
@@ -103,20 +116,23 @@ func (d *dataplane) replace(ctx context.Context, target *proxy.Snapshot) ([]shel
 // not to be relied upon.
 func (d *dataplane) adopt(ctx context.Context, target *proxy.Snapshot, found *nft.State) ([]shelf.Offence, error) {
 	h, l := d.held, newLedger(found)
-	h.objects = len(l.elements)
+	h.objects = len(l.places)
 	all, refused := l.changes(h, target)
 	if len(refused) > 0 {
 		return refused, nil
 	}
 	var differs damage
-	if err := d.adoptChains(ctx, all, found.Chains, &differs); err != nil {
+	if found.Asleep {
+		differs.altered.add("table " + Table + ", which was dormant")
+	}
+	if err := d.adoptChains(ctx, all, found, &differs); err != nil {
 		return nil, err
 	}
 	common, obsolete := l.rest(h.owners)
 	for _, c := range all {
-		differs.edits(c.edits.list)
+		differs.edits(c.edits.List)
 	}
-	differs.edits(common.list)
+	differs.edits(common.List)
 	differs.edits(obsolete)
 	d.tell(ctx, &differs)
 	if err := d.commit(ctx, d.table.NewTransaction(), []*change{{edits: common}}, d.batch); err != nil {
@@ -136,21 +152,17 @@ func (d *dataplane) adopt(ctx context.Context, target *proxy.Snapshot, found *nf
 
 // adoptChains makes the chains that are there what they should be. Those that are wanted and not there come with what
 // leads to them; those that are not wanted go later.
-func (d *dataplane) adoptChains(ctx context.Context, all []*change, there map[string][]string, differs *damage) error {
-	h := d.held
-	is := func(c chain) bool {
-		digests, ok := there[c.name]
-		return ok && slices.Equal(digests, c.digests())
-	}
+func (d *dataplane) adoptChains(ctx context.Context, all []*change, found *nft.State, differs *damage) error {
+	h, there := d.held, found.Chains
 	// One chain that refuses is proof enough: what is amiss with the others is mended.
 	patient := h.writer.filter(false)
 	for i, c := range h.writer.filter(true) {
-		h.refusing = h.refusing || is(c) && !slices.Equal(c.rules, patient[i].rules)
+		h.refusing = h.refusing || c.Is(found) && !slices.Equal(c.Rules, patient[i].Rules)
 	}
 	want := h.writer.fixed(h.refusing)
 	known := map[string]bool{}
 	for _, c := range want {
-		known[c.name] = true
+		known[c.Name] = true
 	}
 	for _, c := range all {
 		for _, p := range c.ports {
@@ -168,14 +180,14 @@ func (d *dataplane) adoptChains(ctx context.Context, all []*change, there map[st
 			h.idle[name] = d.now()
 		}
 	}
-	var was []chain
+	var was []nft.Chain
 	for _, c := range want {
-		if is(c) {
+		if c.Is(found) {
 			was = append(was, c)
 			continue
 		}
-		_, here := there[c.name]
-		differs.chain(c.name, here)
+		_, here := there[c.Name]
+		differs.chain(c.Name, here)
 	}
 	if err := d.rewrite(ctx, was, want); err != nil {
 		return fmt.Errorf("write rules: %w", err)

@@ -127,6 +127,13 @@ func (n *numbers) claim(number uint16) bool {
 	return true
 }
 
+// keep takes the number that p has. A transaction that failed may have freed it.
+func (n *numbers) keep(p *port) {
+	if p != nil && p.sticky != nil {
+		n.used[p.sticky.number] = true
+	}
+}
+
 // drop frees what p has and kept has not.
 func (n *numbers) drop(p, kept *port) {
 	if p != nil && p.sticky != nil && (kept == nil || kept.sticky == nil || kept.sticky.number != p.sticky.number) {

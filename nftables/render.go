@@ -10,7 +10,7 @@ import (
 
 // slots are the backends of a pool at one frontend.
 type slots struct {
-	in   set
+	in   *nft.Set
 	key  string
 	pool proxy.Pool
 	order
@@ -18,15 +18,18 @@ type slots struct {
 
 // element is that of the i-th slot.
 func (s slots) element(i int, comment string) element {
-	return element{in: s.in, key: s.key + " . " + slot(s.pool, i), value: backendText(s.order[i]), comment: comment}
+	return element{
+		Place:   nft.Place{Set: s.in, Key: s.key + " . " + slot(s.pool, i)},
+		Content: nft.Content{Value: backendText(s.order[i]), Comment: comment},
+	}
 }
 
 func backendText(a netip.AddrPort) string {
 	return a.Addr().String() + " . " + strconv.Itoa(int(a.Port()))
 }
 
-// shared is an element that several ServicePorts may want.
-type shared = place
+// shared is where an element is that several ServicePorts may want.
+type shared = nft.Place
 
 // rendered is all that a ServicePort has in the table.
 type rendered struct {
@@ -60,30 +63,30 @@ type drawer struct {
 	used [2]bool // pools
 }
 
-func (d *drawer) add(in set, key, value string) {
-	d.own = append(d.own, element{in: in, key: key, value: value, comment: d.comment})
-}
+func (d *drawer) add(in *nft.Set, key, value string) { d.lead(in, key, value, spec{}) }
 
-// lead adds a jump to a chain of which there are several.
-func (d *drawer) lead(in set, key string, to spec) {
-	d.own = append(d.own, element{in: in, key: key, value: "jump " + to.name(), target: to, comment: d.comment})
+// jump adds a jump to a chain of which there are several.
+func (d *drawer) jump(in *nft.Set, key string, to spec) { d.lead(in, key, "jump "+to.name(), to) }
+
+func (d *drawer) lead(in *nft.Set, key, value string, to spec) {
+	d.own = append(d.own, element{nft.Place{Set: in, Key: key}, nft.Content{Value: value, Comment: d.comment}, to})
 }
 
 // family is the sets that frontends of a kind use.
 type family struct {
-	dispatch, known, slots, sticky set
-	classes                        [proxy.NumSources]set
+	dispatch, known, slots, sticky *nft.Set
+	classes                        [proxy.NumSources]*nft.Set
 	byClass                        string
 }
 
 var (
 	addressed = family{
 		services, frontends, endpoints, stickyServices,
-		[...]set{proxy.FromPod: podServices, proxy.FromNode: nodeServices, proxy.FromOutside: outsideServices}, byClass,
+		[...]*nft.Set{proxy.FromPod: podServices, proxy.FromNode: nodeServices, proxy.FromOutside: outsideServices}, byClass,
 	}
 	numbered = family{
 		nodePorts, frontendPorts, nodePortEndpoints, stickyNodePorts,
-		[...]set{proxy.FromPod: podNodePorts, proxy.FromNode: nodeNodePorts, proxy.FromOutside: outsideNodePorts}, nodePortsByClass,
+		[...]*nft.Set{proxy.FromPod: podNodePorts, proxy.FromNode: nodeNodePorts, proxy.FromOutside: outsideNodePorts}, nodePortsByClass,
 	}
 )
 
@@ -113,7 +116,7 @@ func (d *drawer) frontend(f proxy.Frontend) {
 	}
 	d.add(sets.known, key, refused)
 	if f.Kind == proxy.ClusterIP {
-		d.shared = append(d.shared, shared{clusterIPs, f.Addr.Addr().String()})
+		d.shared = append(d.shared, shared{Set: clusterIPs, Key: f.Addr.Addr().String()})
 	}
 	if f.Allowed != nil {
 		d.sources(key, f.Allowed)
@@ -151,7 +154,7 @@ func (p *port) routes(f proxy.Frontend) proxy.Routes {
 // that pods are not masqueraded, else by class.
 func (d *drawer) dispatch(sets *family, key string, routes proxy.Routes) {
 	if to, ok := d.uniform(sets, routes); ok {
-		d.lead(sets.dispatch, key, to)
+		d.jump(sets.dispatch, key, to)
 		return
 	}
 	d.add(sets.dispatch, key, "jump "+sets.byClass)
@@ -163,7 +166,7 @@ func (d *drawer) dispatch(sets *family, key string, routes proxy.Routes) {
 		if route.Masquerade {
 			masq = everybody
 		}
-		d.lead(sets.classes[source], key, d.spec(sets, route.Pool, masq))
+		d.jump(sets.classes[source], key, d.spec(sets, route.Pool, masq))
 	}
 }
 
@@ -195,19 +198,11 @@ func (d *drawer) uniform(sets *family, routes proxy.Routes) (spec, bool) {
 	return d.spec(sets, node.Pool, masq), true
 }
 
-// sources lets only some sources in. Of two ranges, one inside the other, only the wider counts: the kernel refuses
-// elements that overlap.
+// sources lets only some sources in.
 func (d *drawer) sources(key string, ranges []netip.Prefix) {
 	d.add(restricted, key, "")
-	for i, p := range ranges {
-		inside := false
-		for j, o := range ranges {
-			inside = inside || i != j && o.Bits() <= p.Bits() && o.Contains(p.Addr()) && (o != p || j < i)
-		}
-		if inside {
-			continue
-		}
-		d.add(allowed, key+" . "+string(nft.AppendPrefixLength([]byte(p.Addr().String()), p)), "")
+	for _, p := range ranges {
+		d.add(allowed, key+" . "+nft.PrefixText(p), "")
 	}
 }
 
@@ -219,7 +214,7 @@ func (d *drawer) sticky() {
 	s := d.port.sticky
 	self := s.class(0)
 	numbered := map[netip.AddrPort]bool{}
-	for pool, in := range map[proxy.Pool]set{proxy.ClusterPool: stickyBackends, proxy.LocalPool: stickyLocalBackends} {
+	for pool, in := range map[proxy.Pool]*nft.Set{proxy.ClusterPool: stickyBackends, proxy.LocalPool: stickyLocalBackends} {
 		if !d.used[pool] {
 			continue
 		}
@@ -232,7 +227,7 @@ func (d *drawer) sticky() {
 			if !numbered[addr] {
 				numbered[addr] = true
 				d.add(stickyIDs, self+" . "+backendText(addr), s.class(id))
-				d.lead(stickyTimeouts, s.class(id), specOfTimeout(d.Affinity))
+				d.jump(stickyTimeouts, s.class(id), specOfTimeout(d.Affinity))
 			}
 		}
 	}
@@ -248,15 +243,15 @@ func (d *drawer) hairpins() {
 		for _, b := range d.Backends(pool) {
 			if addr := b.Addr.Addr(); b.Local && !seen[addr] {
 				seen[addr] = true
-				d.shared = append(d.shared, shared{hairpin, addr.String() + " . " + addr.String()})
+				d.shared = append(d.shared, shared{Set: hairpin, Key: addr.String() + " . " + addr.String()})
 			}
 		}
 	}
 }
 
 // difference notes what turns the elements of one ServicePort's state into those of another, but for shared ones.
-func difference(to *edits, was, now rendered, comment string) {
-	to.replace(was.own, now.own)
+func difference(to *nft.Edits, was, now rendered, comment string) {
+	differ(to, was.own, now.own)
 	had := make(map[slotsKey]slots, len(was.slots))
 	for _, s := range was.slots {
 		had[slotsKey{s.in, s.key, s.pool}] = s
@@ -274,25 +269,25 @@ func difference(to *edits, was, now rendered, comment string) {
 }
 
 type slotsKey struct {
-	in   set
+	in   *nft.Set
 	key  string
 	pool proxy.Pool
 }
 
-func (s slots) differ(to *edits, was slots, comment string) {
+func (s slots) differ(to *nft.Edits, was slots, comment string) {
 	for i := range max(len(s.order), len(was.order)) {
-		var x edit
 		if i < len(was.order) && i < len(s.order) && was.order[i] == s.order[i] {
 			continue
 		}
+		var x nft.Edit
 		if i < len(was.order) {
 			e := was.element(i, comment)
-			x.old = &e
+			x.Place, x.Old = e.Place, &e.Content
 		}
 		if i < len(s.order) {
 			e := s.element(i, comment)
-			x.new = &e
+			x.Place, x.New = e.Place, &e.Content
 		}
-		to.add(x)
+		to.Add(x)
 	}
 }

@@ -2,68 +2,12 @@ package nftables
 
 import (
 	"fmt"
-	"hash/fnv"
 	"net/netip"
-	"slices"
 	"strings"
 
-	"sigs.k8s.io/knftables"
-
+	"github.com/sluice-proxy/sluice/nft"
 	"github.com/sluice-proxy/sluice/proxy"
 )
-
-// chain is a chain with its rules.
-type chain struct {
-	name  string
-	rules []string
-}
-
-// rewrite puts the chains of now that differ from those of was into a transaction, and tells how many rules it writes. A
-// chain that is not in was is created; one that is not in now is left alone.
-func rewrite(tx *knftables.Transaction, was, now []chain) int {
-	had := map[string]chain{}
-	for _, c := range was {
-		had[c.name] = c
-	}
-	for _, c := range now {
-		if _, ok := had[c.name]; !ok {
-			tx.Add(&knftables.Chain{Name: c.name})
-		}
-	}
-	rules := 0
-	for _, c := range now {
-		if old, ok := had[c.name]; !ok || !slices.Equal(old.rules, c.rules) {
-			c.write(tx)
-			rules += len(c.rules)
-		}
-	}
-	return rules
-}
-
-// write puts a chain that is already declared into a transaction.
-func (c chain) write(tx *knftables.Transaction) {
-	tx.Flush(&knftables.Chain{Name: c.name})
-	for _, rule := range c.rules {
-		tx.Add(&knftables.Rule{Chain: c.name, Rule: rule, Comment: knftables.PtrTo(digest(rule))})
-	}
-}
-
-// digests are the comments of the rules.
-func (c chain) digests() []string {
-	var all []string
-	for _, rule := range c.rules {
-		all = append(all, digest(rule))
-	}
-	return all
-}
-
-// digest is the comment by which a rule is known again. The kernel's form of a rule says the same, but in words
-// that differ between releases of nft.
-func digest(rule string) string {
-	h := fnv.New32a()
-	h.Write([]byte(rule))
-	return fmt.Sprintf("%08x", h.Sum32())
-}
 
 // The chains beside the base chains of which there is one each.
 const (
@@ -96,12 +40,9 @@ type writer struct {
 }
 
 func newWriter(cfg Config, n *proxy.Node) writer {
-	w := writer{cfg: cfg, node: n, ip: "ip"}
-	if n.Family == proxy.IPv6 {
-		w.ip = "ip6"
-	}
+	w := writer{cfg: cfg, node: n, ip: string(nft.Family(n.Family))}
 	w.frontend = w.ip + " daddr . " + nodePortKey
-	w.pod = w.podMatch("")
+	w.pod = nft.MatchPods(n.Family, n.PodSource, false)
 	return w
 }
 
@@ -111,28 +52,10 @@ func (w writer) tellsPods() bool { return w.pod != "" }
 // nodePortKey is the key of a packet's NodePort.
 const nodePortKey = "meta l4proto . th dport"
 
-// podMatch matches traffic of pods; with not "!= " all other traffic.
-func (w writer) podMatch(not string) string {
-	switch p := w.node.PodSource; p.Kind {
-	case proxy.PodSourcePrefix:
-		return w.ip + " saddr " + not + p.Prefix.String()
-	case proxy.PodSourceInterface:
-		return fmt.Sprintf("iifname %s%q", not, p.Interface)
-	case proxy.PodSourceInterfacePrefix:
-		// An interface name of this length has no room for more, so the wildcard would not match it.
-		const longestName = 15
-		if len(p.Interface) >= longestName {
-			return fmt.Sprintf("iifname %s%q", not, p.Interface)
-		}
-		return fmt.Sprintf("iifname %s%q", not, p.Interface+"*")
-	}
-	return ""
-}
-
 const fromNode = "fib saddr type local"
 
 // all are the fixed chains and those of some specs.
-func (w writer) all(refusing bool, specs []spec) []chain {
+func (w writer) all(refusing bool, specs []spec) []nft.Chain {
 	chains := w.fixed(refusing)
 	for _, s := range specs {
 		chains = append(chains, w.chain(s))
@@ -141,21 +64,21 @@ func (w writer) all(refusing bool, specs []spec) []chain {
 }
 
 // fixed are the chains of which there is one each, whatever the node. Without refusing they refuse nothing that others may serve.
-func (w writer) fixed(refusing bool) []chain {
-	chains := []chain{
-		{sourcesPrerouting, []string{"ct state new " + w.frontend + " @" + restricted.name() + " jump " + sources}},
-		{sourcesOutput, []string{"ct state new " + w.frontend + " @" + restricted.name() + " jump " + sources}},
-		{sources, []string{w.frontend + " . " + w.ip + " saddr @" + allowed.name() + " return", "drop"}},
-		{natPrerouting, w.dispatch(false)},
-		{natOutput, w.dispatch(true)},
-		{byClass, w.classes(w.frontend, podServices, nodeServices, outsideServices)},
-		{nodePortsByClass, w.classes(nodePortKey, podNodePorts, nodeNodePorts, outsideNodePorts)},
-		{learnPrerouting, []string{"ct state new ct status dnat jump " + learn}},
-		{learnOutput, []string{"ct state new ct status dnat jump " + learn}},
-		{learn, w.learn()},
-		{forget, []string{w.forget()}},
-		{natPostrouting, w.masquerade()},
-		{reject, []string{"reject"}},
+func (w writer) fixed(refusing bool) []nft.Chain {
+	chains := []nft.Chain{
+		{Name: sourcesPrerouting, Rules: []string{"ct state new " + w.frontend + " @" + restricted.Name + " jump " + sources}},
+		{Name: sourcesOutput, Rules: []string{"ct state new " + w.frontend + " @" + restricted.Name + " jump " + sources}},
+		{Name: sources, Rules: []string{w.frontend + " . " + w.ip + " saddr @" + allowed.Name + " return", "drop"}},
+		{Name: natPrerouting, Rules: w.dispatch(false)},
+		{Name: natOutput, Rules: w.dispatch(true)},
+		{Name: byClass, Rules: w.classes(w.frontend, podServices, nodeServices, outsideServices)},
+		{Name: nodePortsByClass, Rules: w.classes(nodePortKey, podNodePorts, nodeNodePorts, outsideNodePorts)},
+		{Name: learnPrerouting, Rules: []string{"ct state new ct status dnat jump " + learn}},
+		{Name: learnOutput, Rules: []string{"ct state new ct status dnat jump " + learn}},
+		{Name: learn, Rules: w.learn()},
+		{Name: forget, Rules: []string{w.forget()}},
+		{Name: natPostrouting, Rules: w.masquerade()},
+		{Name: reject, Rules: []string{"reject"}},
 	}
 	return append(chains, w.filter(refusing)...)
 }
@@ -163,9 +86,9 @@ func (w writer) fixed(refusing bool) []chain {
 // dispatch finds what serves a packet. A look-up may miss while a transaction is committed, or find a chain that finds
 // no backend, so each is made twice.
 func (w writer) dispatch(loopback bool) []string {
-	once := []string{w.frontend + " vmap @" + services.name()}
+	once := []string{w.frontend + " vmap @" + services.Name}
 	for _, match := range w.nodePortMatches(loopback) {
-		once = append(once, match+" "+nodePortKey+" vmap @"+nodePorts.name())
+		once = append(once, match+" "+nodePortKey+" vmap @"+nodePorts.Name)
 	}
 	return append(once, once...)
 }
@@ -183,14 +106,14 @@ func (w writer) nodePortMatches(loopback bool) []string {
 		return []string{local}
 	case n.NodePorts.All:
 		// The kernel does not route replies from loopback addresses.
-		return []string{to + "!= " + prefixText(loop) + " " + local}
+		return []string{to + "!= " + nft.PrefixText(loop) + " " + local}
 	}
 	var matches []string
 	if len(n.NodePorts.Addrs) > 0 {
 		matches = append(matches, to+"{ "+join(n.NodePorts.Addrs)+" }")
 	}
 	if loopback {
-		matches = append(matches, to+prefixText(loop)+" "+local)
+		matches = append(matches, to+nft.PrefixText(loop)+" "+local)
 	}
 	return matches
 }
@@ -198,13 +121,6 @@ func (w writer) nodePortMatches(loopback bool) []string {
 // guardsLoopback tells whether NodePorts are served at loopback addresses. The kernel then routes these
 // (route_localnet), so that neighbours could reach them as well.
 func guardsLoopback(n *proxy.Node) bool { return n.Family == proxy.IPv4 && n.NodePorts.Localhost }
-
-func prefixText(p netip.Prefix) string {
-	if p.IsSingleIP() {
-		return p.Addr().String()
-	}
-	return p.String()
-}
 
 func join(addrs []netip.Addr) string {
 	texts := make([]string, len(addrs))
@@ -215,16 +131,16 @@ func join(addrs []netip.Addr) string {
 }
 
 // classes parts the classes of sources, each with a map of its own.
-func (w writer) classes(key string, pods, node, outside set) []string {
+func (w writer) classes(key string, pods, node, outside *nft.Set) []string {
 	var rules []string
-	class := func(match string, in set) {
-		rules = append(rules, match+" "+key+" vmap @"+in.name(), match+" return")
+	class := func(match string, in *nft.Set) {
+		rules = append(rules, match+" "+key+" vmap @"+in.Name, match+" return")
 	}
 	if w.pod != "" {
 		class(w.pod, pods)
 	}
 	class(fromNode, node)
-	return append(rules, key+" vmap @"+outside.name())
+	return append(rules, key+" vmap @"+outside.Name)
 }
 
 // learn remembers which backend a client of a ServicePort with affinity has got. The backend may be gone already: then it
@@ -234,10 +150,10 @@ func (w writer) learn() []string {
 	const port = "meta l4proto . ct original proto-dst"
 	return []string{
 		noClass,
-		transport + "meta priority set ct original " + w.ip + " daddr . " + port + " map @" + stickyServices.name(),
-		"meta priority 0:0 " + transport + "meta priority set " + port + " map @" + stickyNodePorts.name(),
-		"meta priority set meta priority . " + w.ip + " daddr . th dport map @" + stickyIDs.name(),
-		"meta priority vmap @" + stickyTimeouts.name(),
+		transport + "meta priority set ct original " + w.ip + " daddr . " + port + " map @" + stickyServices.Name,
+		"meta priority 0:0 " + transport + "meta priority set " + port + " map @" + stickyNodePorts.Name,
+		"meta priority set meta priority . " + w.ip + " daddr . th dport map @" + stickyIDs.Name,
+		"meta priority vmap @" + stickyTimeouts.Name,
 		noClass,
 	}
 }
@@ -248,7 +164,7 @@ func (w writer) masquerade() []string {
 		// The bit has served its purpose. Left in place it would have the packet masqueraded again should
 		// it come by once more, from a tunnel for instance.
 		"meta mark & " + mark + " != 0 meta mark set meta mark ^ " + mark + " masquerade fully-random",
-		"ct status dnat " + w.ip + " saddr . " + w.ip + " daddr @" + hairpin.name() + " masquerade fully-random",
+		"ct status dnat " + w.ip + " saddr . " + w.ip + " daddr @" + hairpin.Name + " masquerade fully-random",
 	}
 }
 
@@ -257,29 +173,29 @@ func (w writer) setMark() string {
 	return fmt.Sprintf("meta mark set meta mark | %#x", w.node.MasqueradeMark)
 }
 
-func (w writer) filter(refusing bool) []chain {
-	input := chain{name: filterInput}
-	forward := chain{name: filterForward}
-	output := chain{name: filterOutput}
-	guarded := chain{guardLoopback, []string{"ct state established,related return", translated, "drop"}}
-	chains := []chain{w.refuse(), w.refuseNodePorts(), w.refuseClusterIPs(), guarded}
+func (w writer) filter(refusing bool) []nft.Chain {
+	input := nft.Chain{Name: filterInput}
+	forward := nft.Chain{Name: filterForward}
+	output := nft.Chain{Name: filterOutput}
+	guarded := nft.Chain{Name: guardLoopback, Rules: []string{"ct state established,related return", translated, "drop"}}
+	chains := []nft.Chain{w.refuse(), w.refuseNodePorts(), w.refuseClusterIPs(), guarded}
 	if guardsLoopback(w.node) {
-		loop := prefixText(w.node.Family.Loopback())
+		loop := nft.PrefixText(w.node.Family.Loopback())
 		guard := w.ip + " saddr != " + loop + " " + w.ip + " daddr " + loop + " jump " + guardLoopback
-		input.rules = append(input.rules, guard)
-		output.rules = append(output.rules, guard)
+		input.Rules = append(input.Rules, guard)
+		output.Rules = append(output.Rules, guard)
 	}
 	if w.cfg.DropInvalid {
-		forward.rules = append(forward.rules, "ct state invalid drop")
+		forward.Rules = append(forward.Rules, "ct state invalid drop")
 	}
 	if refusing {
 		// Only the first packet of a connection is ever refused.
 		const fresh = "ct state new jump "
-		input.rules = append(input.rules, fresh+refuse, fresh+refuseNodePorts)
-		forward.rules = append(forward.rules, fresh+refuse, fresh+refuseClusterIPs)
+		input.Rules = append(input.Rules, fresh+refuse, fresh+refuseNodePorts)
+		forward.Rules = append(forward.Rules, fresh+refuse, fresh+refuseClusterIPs)
 		// Later than here connection tracking would know the node's own connection as one that is not translated, and the
 		// same packet, sent again, would not be either.
-		output.rules = append(output.rules, fresh+refuse, fresh+refuseNodePorts, fresh+refuseClusterIPs)
+		output.Rules = append(output.Rules, fresh+refuse, fresh+refuseNodePorts, fresh+refuseClusterIPs)
 	}
 	return append(chains, input, forward, output)
 }
@@ -287,26 +203,26 @@ func (w writer) filter(refusing bool) []chain {
 // A translated packet may have the address of a frontend: the node's own, for instance.
 const translated = "ct status dnat return"
 
-func (w writer) refuse() chain {
-	return chain{refuse, []string{translated, w.frontend + " vmap @" + frontends.name()}}
+func (w writer) refuse() nft.Chain {
+	return nft.Chain{Name: refuse, Rules: []string{translated, w.frontend + " vmap @" + frontends.Name}}
 }
 
-func (w writer) refuseNodePorts() chain {
-	c := chain{refuseNodePorts, []string{translated}}
+func (w writer) refuseNodePorts() nft.Chain {
+	c := nft.Chain{Name: refuseNodePorts, Rules: []string{translated}}
 	for _, match := range w.nodePortMatches(true) {
-		c.rules = append(c.rules, match+" "+nodePortKey+" vmap @"+frontendPorts.name())
+		c.Rules = append(c.Rules, match+" "+nodePortKey+" vmap @"+frontendPorts.Name)
 	}
 	return c
 }
 
-func (w writer) refuseClusterIPs() chain {
-	c := chain{refuseClusterIPs, []string{
+func (w writer) refuseClusterIPs() nft.Chain {
+	c := nft.Chain{Name: refuseClusterIPs, Rules: []string{
 		translated,
 		"fib daddr type local return",
-		w.ip + " daddr @" + clusterIPs.name() + " goto " + reject,
+		w.ip + " daddr @" + clusterIPs.Name + " goto " + reject,
 	}}
 	for _, p := range w.node.ServiceCIDRs {
-		c.rules = append(c.rules, w.ip+" daddr "+prefixText(p)+" drop")
+		c.Rules = append(c.Rules, w.ip+" daddr "+nft.PrefixText(p)+" drop")
 	}
 	return c
 }

@@ -68,17 +68,17 @@ func slot(pool proxy.Pool, i int) string {
 }
 
 // chain renders the chain of a spec.
-func (w writer) chain(s spec) chain {
+func (w writer) chain(s spec) nft.Chain {
 	if s.timeout > 0 {
-		return chain{s.name(), []string{w.remember(s.timeout)}}
+		return nft.Chain{Name: s.name(), Rules: []string{w.remember(s.timeout)}}
 	}
-	c := chain{name: s.name()}
-	add := func(rule string) { c.rules = append(c.rules, rule) }
+	c := nft.Chain{Name: s.name()}
+	add := func(rule string) { c.Rules = append(c.Rules, rule) }
 	switch {
 	case s.masq == everybody || s.masq == allButPods && w.pod == "":
 		add(w.setMark())
 	case s.masq == allButPods:
-		add(w.podMatch("!= ") + " " + w.setMark())
+		add(nft.MatchPods(w.node.Family, w.node.PodSource, true) + " " + w.setMark())
 	}
 	if s.sticky {
 		for _, rule := range w.recall(s) {
@@ -89,7 +89,7 @@ func (w writer) chain(s spec) chain {
 	if s.nodePort {
 		key, in = nodePortKey, nodePortEndpoints
 	}
-	translate := "dnat " + w.ip + " to " + key + " . meta priority map @" + in.name()
+	translate := "dnat " + w.ip + " to " + key + " . meta priority map @" + in.Name
 	if s.backends > 1 {
 		random := "meta priority set numgen random mod " + strconv.Itoa(s.backends)
 		if s.pool == proxy.LocalPool {
@@ -116,20 +116,20 @@ func (w writer) recall(s spec) []string {
 	}
 	return []string{
 		noClass,
-		"meta priority set " + key + " map @" + numbers.name(),
-		"meta priority set meta priority . " + w.ip + " saddr map @" + affinity.name(),
-		transport + "dnat " + w.ip + " to meta priority map @" + backends.name(),
+		"meta priority set " + key + " map @" + numbers.Name,
+		"meta priority set meta priority . " + w.ip + " saddr map @" + affinity.Name,
+		transport + "dnat " + w.ip + " to meta priority map @" + backends.Name,
 		"jump " + forget,
 	}
 }
 
 // forget is the rule that removes a client. Without the data the kernel does not take it.
 func (w writer) forget() string {
-	return "delete @" + affinity.name() + " { meta priority & 0xffff0000 . " + w.ip + " saddr : meta priority }"
+	return "delete @" + affinity.Name + " { meta priority & 0xffff0000 . " + w.ip + " saddr : meta priority }"
 }
 
 // remember notes the client of a packet that has got a backend.
 func (w writer) remember(seconds int64) string {
 	return fmt.Sprintf("update @%s { meta priority & 0xffff0000 . ct original %s saddr timeout %ds : meta priority }",
-		affinity.name(), w.ip, seconds)
+		affinity.Name, w.ip, seconds)
 }

@@ -22,7 +22,10 @@ func (m mode) Supported(ctx context.Context, family proxy.Family) error {
 	p := &probe{table: nft.NewProbe(family, schema), writer: probeWriter(family)}
 	for tries := 1; ; tries++ {
 		err := p.all(ctx)
-		if refused, ok := errors.AsType[*nft.RefusedError](err); !ok || !refused.Resource || tries == maxProbes {
+		refused, ok := errors.AsType[*nft.RefusedError](err)
+		// Somebody else may probe at the same time, with the same table.
+		disturbed := err != nil && !ok && !errors.Is(err, nft.ErrNotFound) && ctx.Err() == nil
+		if !disturbed && (!ok || !refused.Resource) || tries == maxProbes {
 			return err
 		}
 	}
@@ -55,7 +58,7 @@ func (p *probe) all(ctx context.Context) error {
 		return p.lacks(ctx, err)
 	}
 	for _, f := range p.features() {
-		if err := p.try(ctx, []chain{f.chain}); err != nil {
+		if err := p.try(ctx, []nft.Chain{f.chain}); err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
 	}
@@ -64,12 +67,12 @@ func (p *probe) all(ctx context.Context) error {
 
 // lacks says which set or base chain alone is refused.
 func (p *probe) lacks(ctx context.Context, all error) error {
-	for _, s := range sets {
+	for _, s := range schema.Sets {
 		if err := p.one(ctx, s.Object(p.node.Family)); err != nil {
 			return fmt.Errorf("set %s: %w", s.Name, err)
 		}
 	}
-	for _, c := range baseChains {
+	for _, c := range schema.Chains {
 		if err := p.one(ctx, c.Object()); err != nil {
 			return fmt.Errorf("chain of type %s at hook %s: %w", c.Type, c.Hook, err)
 		}
@@ -85,7 +88,7 @@ func (p *probe) one(ctx context.Context, o knftables.Object) error {
 }
 
 // chains are all kinds of chains.
-func (p *probe) chains() []chain {
+func (p *probe) chains() []nft.Chain {
 	all := p.fixed(true)
 	for _, s := range []spec{{backends: 1}, {backends: 2, pool: proxy.LocalPool, sticky: true, masq: allButPods}, specOfTimeout(time.Second)} {
 		all = append(all, p.chain(s))
@@ -98,10 +101,11 @@ func (p *probe) chains() []chain {
 }
 
 // try writes the table with chains, and removes it. It is dormant, so no packet ever comes there.
-func (p *probe) try(ctx context.Context, chains []chain) error {
+func (p *probe) try(ctx context.Context, chains []nft.Chain) error {
 	tx := p.table.NewTransaction()
-	declare(tx, p.node.Family, knftables.DormantFlag)
-	rewrite(tx, nil, chains)
+	nft.Vanish(tx) // a process that was killed may have left its own
+	schema.Declare(tx, p.node.Family, knftables.DormantFlag)
+	nft.Rewrite(tx, nil, chains)
 	defer func() { _ = p.table.Remove(context.WithoutCancel(ctx)) }()
 	return p.table.Run(ctx, tx)
 }
@@ -109,21 +113,23 @@ func (p *probe) try(ctx context.Context, chains []chain) error {
 // feature is an expression without which the mode cannot work.
 type feature struct {
 	name  string
-	chain chain
+	chain nft.Chain
 }
 
 // features lists them. Each stands in a base chain that may hold it.
 func (p *probe) features() []feature {
-	in := func(base, name string, rules ...string) feature { return feature{name, chain{base, rules}} }
-	backends := p.chain(spec{backends: 2, pool: proxy.LocalPool}).rules
+	in := func(base, name string, rules ...string) feature {
+		return feature{name, nft.Chain{Name: base, Rules: rules}}
+	}
+	backends := p.chain(spec{backends: 2, pool: proxy.LocalPool}).Rules
 	sticky := p.recall(spec{backends: 1, sticky: true})
 	return []feature{
 		in(filterForward, "expression ct state", "ct state new return"),
 		in(filterForward, "expression ct status", "ct status dnat return"),
 		in(filterForward, "expression fib (address type)", "fib daddr type local return"),
 		in(filterForward, "statement reject", "reject"),
-		in(filterForward, "match on a set with prefixes", p.frontend+" . "+p.ip+" saddr @"+allowed.name()+" return"),
-		in(natPrerouting, "look-up of verdicts", p.frontend+" vmap @"+services.name()),
+		in(filterForward, "match on a set with prefixes", p.frontend+" . "+p.ip+" saddr @"+allowed.Name+" return"),
+		in(natPrerouting, "look-up of verdicts", p.frontend+" vmap @"+services.Name),
 		in(natPrerouting, "expression numgen", backends[0]),
 		in(natPrerouting, "statement dnat to addresses and ports of a map", backends[1]),
 		in(natPrerouting, "statement meta mark set", p.setMark()),

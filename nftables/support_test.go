@@ -14,7 +14,7 @@ func TestKernelSupportsEveryFeature(t *testing.T) {
 		}
 		p := &probe{table: nft.NewProbe(proxy.Family(f), schema), writer: probeWriter(proxy.Family(f))}
 		for _, x := range p.features() {
-			if err := p.try(t.Context(), []chain{x.chain}); err != nil {
+			if err := p.try(t.Context(), []nft.Chain{x.chain}); err != nil {
 				t.Errorf("%s: %v", x.name, err)
 			}
 		}

@@ -134,8 +134,8 @@ type Frontend struct {
 	// Routes says what becomes of a new connection, by class of its source.
 	Routes Routes
 
-	// Allowed are the sources that may use the frontend (loadBalancerSourceRanges), sorted and
-	// masked; all others are dropped, whatever Routes says. Nil is everyone.
+	// Allowed are the sources that may use the frontend (loadBalancerSourceRanges), sorted, masked
+	// and none within another; all others are dropped, whatever Routes says. Nil is everyone.
 	Allowed []netip.Prefix
 }
 
