@@ -24,6 +24,7 @@ func (p *proxier) observers(ctx context.Context) []loop.Observer {
 	all := []loop.Observer{
 		metricsObserver{metrics: p.metrics},
 		healthObserver{health: p.health},
+		p.questions,
 		reportObserver{reporter: report.New(p.events)},
 		flowsObserver{cleaner: conntrack.NewCleaner(&conntrack.Kernel{}), metrics: p.metrics, turns: new([len(proxy.Families)]turn)},
 		newFormerObserver(ctx, p.mode.name, families(p.dataplanes)),

@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-proxy/sluice/iptables/xtables"
 	"github.com/sluice-proxy/sluice/nft"
 	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/ask"
 	"github.com/sluice-proxy/sluice/proxy/healthcheck"
 	"github.com/sluice-proxy/sluice/proxy/loop"
 	"github.com/sluice-proxy/sluice/proxy/metrics"
@@ -200,6 +201,7 @@ type proxier struct {
 	metrics    *metrics.Metrics
 	health     *healthcheck.Server
 	relay      *relay.Relay
+	questions  *questions
 	events     report.EventFunc
 	nodeEvents func(report.Event)
 }
@@ -212,6 +214,7 @@ func (p *proxier) serve(ctx context.Context, group *errgroup.Group, o origin) er
 		Mode: p.mode.name, Changes: p.changes, Client: p.requests, Silence: source.silence, Build: build(), Features: features(p.cfg.Gates),
 	})
 	p.metrics.Clients(p.remembered())
+	p.questions = &questions{input: p.tracker.Input}
 	p.relay = relay.New(relay.Config{Failed: p.metrics.RelayFailed})
 	p.health = healthcheck.New(healthcheck.Config{
 		Families:     families(p.dataplanes),
@@ -224,6 +227,7 @@ func (p *proxier) serve(ctx context.Context, group *errgroup.Group, o origin) er
 	group.Go(func() error { source.run(ctx); return nil })
 	group.Go(func() error { return p.serveHealth(ctx) })
 	group.Go(func() error { return p.serveMetrics(ctx) })
+	group.Go(func() error { ask.Serve(ctx, ask.Name, p.questions.handler()); return nil })
 	if err := source.ready(ctx); err != nil {
 		return err
 	}

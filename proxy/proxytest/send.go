@@ -38,10 +38,13 @@ func (s *stage) send(step string, packets []packet) {
 // named tells whether the packet makes or uses an open connection.
 func (p packet) named() bool { return p.name != "" || p.again != "" || p.want.like != "" }
 
-// check is nil if a packet, repeated as often as it takes, becomes what is wanted.
+// check is nil if a packet, repeated as often as it takes, becomes what is wanted, and that is what package explain says of it.
 func (s *stage) check(p packet) error {
 	if p.again != "" {
 		return s.checkAgain(p)
+	}
+	if err := s.explained(p); err != nil {
+		return err
 	}
 	if p.name != "" {
 		return s.checkOpen(p)

@@ -36,6 +36,13 @@ func (t *Tracker) Take() Batch {
 	return batch
 }
 
+// Input is all that is known of a Service now. It may be newer than what Take handed out.
+func (t *Tracker) Input(name proxy.ServiceName) policy.Input {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.input(name)
+}
+
 // changed is the set of the Services whose input differs from the last Take.
 func (t *Tracker) changed() map[proxy.ServiceName]bool {
 	names := make(map[proxy.ServiceName]bool, len(t.servicesBefore))

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/sluice-proxy/sluice/cmd/sluice/config"
+	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/ask"
+	"github.com/sluice-proxy/sluice/proxy/desired"
+	"github.com/sluice-proxy/sluice/proxy/explain"
+	"github.com/sluice-proxy/sluice/proxy/manifest"
+	"github.com/sluice-proxy/sluice/proxy/nodeinfo"
+	"github.com/sluice-proxy/sluice/proxy/track"
+)
+
+// explained are the flags that change what is explained of files.
+var explained = []string{
+	"manifest-dir", "config", "cluster-cidr", "detect-local-mode", "pod-bridge-interface", "pod-interface-name-prefix", "hostname-override",
+	"nodeport-addresses", "iptables-localhost-nodeports", "masquerade-all", "service-cidrs", "feature-gates",
+}
+
+func newExplainCommand(root *config.Options) *cobra.Command {
+	options := config.NewOptions(modeNames())
+	all := pflag.NewFlagSet("", pflag.ContinueOnError)
+	all.SetNormalizeFunc(normalize)
+	options.AddFlags(all)
+	var q question
+	cmd := &cobra.Command{
+		Use:   "explain {--from IP[%INTERFACE]|outside --to IP:PORT[/PROTOCOL] | NAMESPACE/NAME}",
+		Short: "Say what becomes of a new connection on this node, or what the node does for a Service, and why",
+		Long: "Say what becomes of a new connection on this node, or what the node does for a Service, and why: which\n" +
+			"Service it is for, what kind of client it comes from, which endpoints it may reach and why not the others,\n" +
+			"and what address they see. The Sluice that runs on the node is asked; with --manifest-dir, the files are read.",
+		Args:          cobra.MaximumNArgs(1),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			q.service = strings.Join(args, "")
+			if err := q.check(); err != nil {
+				return err
+			}
+			if err := root.StartLogging(); err != nil {
+				return err
+			}
+			if options.Own.ManifestDir == "" {
+				return askProxy(cmd.Context(), ask.Name, q, cmd.OutOrStdout())
+			}
+			of, err := viewsOfFiles(cmd.Context(), options)
+			if err != nil {
+				return err
+			}
+			return q.write(cmd.OutOrStdout(), of)
+		},
+	}
+	for _, name := range explained {
+		cmd.Flags().AddFlag(all.Lookup(name))
+	}
+	cmd.Flags().StringVar(&q.from, "from", "", "Who connects: an IP, with % and the interface it comes in through if pods are known by that; or outside.")
+	cmd.Flags().StringVar(&q.to, "to", "", "What is connected to: IP:PORT, with /udp or /sctp if it is not TCP.")
+	cmd.Flags().StringVarP(&q.output, "output", "o", "text", "How to print: text or json.")
+	return cmd
+}
+
+// askProxy has the proxy that runs in this network namespace answer.
+func askProxy(ctx context.Context, socket string, q question, w io.Writer) error {
+	address := url.URL{Scheme: "http", Host: "node", Path: "/explain", RawQuery: q.values().Encode()}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
+	if err != nil {
+		return err
+	}
+	response, err := ask.NewClient(socket).Do(request)
+	if err != nil {
+		if inner := (*url.Error)(nil); errors.As(err, &inner) {
+			err = inner.Err
+		}
+		return fmt.Errorf("ask the proxy: %w", err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		said, _ := io.ReadAll(io.LimitReader(response.Body, 4096))
+		return errors.New(strings.TrimSpace(string(said)))
+	}
+	_, err = io.Copy(w, response.Body)
+	return err
+}
+
+// viewsOfFiles are what would be served on this node from a directory.
+func viewsOfFiles(ctx context.Context, options *config.Options) (views, error) {
+	if err := options.Complete(); err != nil {
+		return nil, err
+	}
+	cfg, err := options.Validate()
+	if err != nil {
+		return nil, err
+	}
+	tracker := track.New(track.Config{ExternalIPs: cfg.ExternalIPs})
+	files, err := manifest.New(cfg.ManifestDir, tracker)
+	if err != nil {
+		return nil, err
+	}
+	if err := readOnce(ctx, files); err != nil {
+		return nil, err
+	}
+	addrs, err := nodeinfo.Addrs()
+	if err != nil {
+		return nil, err
+	}
+	nodeConfig := cfg.Node
+	nodeConfig.Families = proxy.Families[:]
+	node := nodeinfo.New(nodeConfig)
+	node.SetAddrs(addrs)
+	inputs := tracker.Take().Inputs
+	found := map[proxy.Family]*explain.View{}
+	for _, f := range proxy.Families {
+		found[f] = &explain.View{Snapshot: desired.Build(node.Node(f), inputs), Input: tracker.Input}
+	}
+	return func(f proxy.Family) *explain.View { return found[f] }, nil
+}
+
+// readOnce reads the files as they are now.
+func readOnce(ctx context.Context, files *manifest.Source) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	done := make(chan struct{})
+	go func() { defer close(done); files.Run(ctx) }()
+	select {
+	case <-files.Synced():
+	case <-ctx.Done():
+	}
+	err := ctx.Err()
+	stop()
+	<-done
+	return err
+}

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"net/url"
+	"strings"
+
+	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/explain"
+)
+
+// question is what explain is asked, in the words of its flags. Either a Service, or a packet.
+type question struct {
+	service  string // NAMESPACE/NAME
+	from, to string
+	output   string
+}
+
+// views has what was applied last in a family, nil if that is nothing.
+type views func(proxy.Family) *explain.View
+
+// values and questionOf carry a question to a running proxy.
+func (q question) values() url.Values {
+	return url.Values{"service": {q.service}, "from": {q.from}, "to": {q.to}, "output": {q.output}}
+}
+
+func questionOf(v url.Values) question {
+	return question{service: v.Get("service"), from: v.Get("from"), to: v.Get("to"), output: v.Get("output")}
+}
+
+// check names all that is wrong with a question.
+func (q question) check() error {
+	switch {
+	case q.output != "text" && q.output != "json":
+		return fmt.Errorf("--output: %q is neither text nor json", q.output)
+	case q.service != "" && (q.from != "" || q.to != ""):
+		return fmt.Errorf("either a Service, or --from and --to")
+	case q.service != "":
+		_, err := serviceName(q.service)
+		return err
+	}
+	_, err := q.packet()
+	return err
+}
+
+// write writes the answer.
+func (q question) write(w io.Writer, of views) error {
+	if err := q.check(); err != nil {
+		return err
+	}
+	if q.service != "" {
+		return q.writeService(w, of)
+	}
+	p, err := q.packet()
+	if err != nil {
+		return err
+	}
+	family := proxy.FamilyOf(p.To.Addr())
+	view := of(family)
+	if view == nil {
+		return fmt.Errorf("nothing of %v is served on this node yet", family)
+	}
+	if q.output == "json" {
+		return explain.WriteJSON(w, view.Packet(p))
+	}
+	return explain.WriteText(w, view.Packet(p))
+}
+
+func (q question) writeService(w io.Writer, of views) error {
+	name, err := serviceName(q.service)
+	if err != nil {
+		return err
+	}
+	var ports []explain.PortAnswer
+	for _, f := range proxy.Families {
+		if view := of(f); view != nil {
+			ports = append(ports, view.Service(name)...)
+		}
+	}
+	if len(ports) == 0 {
+		return fmt.Errorf("this node serves no Service %v", name)
+	}
+	if q.output == "json" {
+		return explain.WriteServiceJSON(w, ports)
+	}
+	return explain.WriteService(w, ports)
+}
+
+func serviceName(text string) (proxy.ServiceName, error) {
+	namespace, name, ok := strings.Cut(text, "/")
+	if !ok || namespace == "" || name == "" || strings.Contains(name, "/") {
+		return proxy.ServiceName{}, fmt.Errorf("%q is not NAMESPACE/NAME", text)
+	}
+	return proxy.ServiceName{Namespace: namespace, Name: name}, nil
+}
+
+// anyone stands for a client outside of the cluster (RFC 5737, RFC 3849).
+var anyone = map[proxy.Family]netip.Addr{
+	proxy.IPv4: netip.MustParseAddr("192.0.2.1"),
+	proxy.IPv6: netip.MustParseAddr("2001:db8::1"),
+}
+
+// packet reads --from and --to.
+func (q question) packet() (explain.Packet, error) {
+	p, err := destination(q.to)
+	if err != nil {
+		return p, fmt.Errorf("--to: %w", err)
+	}
+	if q.from == "outside" {
+		p.From = anyone[proxy.FamilyOf(p.To.Addr())]
+		return p, nil
+	}
+	address, through, _ := strings.Cut(q.from, "%")
+	if p.From, err = netip.ParseAddr(address); err != nil {
+		return p, fmt.Errorf("--from: %q is neither IP[%%INTERFACE] nor outside", q.from)
+	}
+	p.From, p.Interface = p.From.Unmap(), through
+	if proxy.FamilyOf(p.From) != proxy.FamilyOf(p.To.Addr()) {
+		return p, fmt.Errorf("--from %s and --to %s are of different IP families", q.from, q.to)
+	}
+	return p, nil
+}
+
+// destination reads IP:PORT[/PROTOCOL].
+func destination(text string) (explain.Packet, error) {
+	at, protocol, named := strings.Cut(text, "/")
+	p := explain.Packet{Protocol: proxy.TCP}
+	to, err := netip.ParseAddrPort(at)
+	if err != nil {
+		return p, fmt.Errorf("%q is not IP:PORT/PROTOCOL", text)
+	}
+	p.To = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
+	if !named {
+		return p, nil
+	}
+	for _, p.Protocol = range []proxy.Protocol{proxy.TCP, proxy.UDP, proxy.SCTP} {
+		if strings.EqualFold(protocol, p.Protocol.String()) {
+			return p, nil
+		}
+	}
+	return p, fmt.Errorf("%q: the protocol is none of tcp, udp and sctp", text)
+}

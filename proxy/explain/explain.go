@@ -1,0 +1,153 @@
+package explain
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/policy"
+)
+
+// View is what is asked.
+type View struct {
+	Snapshot *proxy.Snapshot
+
+	// SetAside are the ServicePorts that the kernel refused.
+	SetAside []proxy.SetAside
+
+	// Input is what is known of a Service; nil: nothing, and answers have no candidates.
+	Input func(proxy.ServiceName) policy.Input
+}
+
+// Packet says what becomes of a packet. Its addresses are of the snapshot's family.
+func (v View) Packet(p Packet) Answer {
+	a := Answer{Packet: p}
+	a.Source, a.SourceWhy = p.class(v.Snapshot.Node())
+	port, frontend := v.frontend(p)
+	if frontend == nil {
+		a.Fate, a.Why = v.without(p)
+		return a
+	}
+	a.Port, a.Frontend = port, frontend
+	v.decide(&a)
+	return a
+}
+
+// frontend finds what the packet is sent to. An address of its own counts before a NodePort of the same number.
+func (v View) frontend(p Packet) (port *proxy.ServicePort, frontend *proxy.Frontend) {
+	onNode := servesNodePorts(v.Snapshot.Node(), p)
+	for _, sp := range v.Snapshot.All() {
+		if sp.Name.Protocol != p.Protocol {
+			continue
+		}
+		for i := range sp.Frontends {
+			f := &sp.Frontends[i]
+			if f.Addr == p.To {
+				return sp, f
+			}
+			if onNode && f.Kind == proxy.NodePort && f.Addr.Port() == p.To.Port() {
+				port, frontend = sp, f
+			}
+		}
+	}
+	return port, frontend
+}
+
+// servesNodePorts tells whether the address that the packet is sent to serves NodePorts.
+func servesNodePorts(node *proxy.Node, p Packet) bool {
+	to, n := p.To.Addr(), node.NodePorts
+	if to.IsLoopback() {
+		return (n.Localhost || n.Relayed && to == node.Family.Localhost()) && p.Interface == ""
+	}
+	if n.All {
+		return slices.Contains(node.Addrs, to)
+	}
+	return slices.Contains(n.Addrs, to) && slices.Contains(node.Addrs, to)
+}
+
+// without decides about a packet that no frontend waits for.
+func (v View) without(p Packet) (Fate, string) {
+	to := p.To.Addr()
+	for _, sp := range v.Snapshot.All() {
+		if slices.ContainsFunc(sp.Frontends, func(f proxy.Frontend) bool { return f.Kind == proxy.ClusterIP && f.Addr.Addr() == to }) {
+			return Rejected, fmt.Sprintf("%v is the cluster IP of %v, which has no such port", to, sp.Name.Service())
+		}
+	}
+	if i := slices.IndexFunc(v.Snapshot.Node().ServiceCIDRs, func(c netip.Prefix) bool { return c.Contains(to) }); i >= 0 {
+		return Dropped, fmt.Sprintf("no Service has %v, which is in the range of cluster IPs, %v", to, v.Snapshot.Node().ServiceCIDRs[i])
+	}
+	return Ignored, "no Service has such an address and port"
+}
+
+// decide fills in what becomes of a packet to a frontend.
+func (v View) decide(a *Answer) {
+	if i := slices.IndexFunc(v.SetAside, func(s proxy.SetAside) bool { return s.Name == a.Port.Name }); i >= 0 {
+		a.Why = fmt.Sprintf("the kernel refused %v, which is not served: %v", a.Port.Name, v.SetAside[i].Err)
+		return
+	}
+	if a.Frontend.Allowed != nil && !slices.ContainsFunc(a.Frontend.Allowed, func(r netip.Prefix) bool { return r.Contains(a.Packet.From) }) {
+		a.Fate, a.Why = Dropped, fmt.Sprintf("%v is in none of loadBalancerSourceRanges, %v", a.Packet.From, a.Frontend.Allowed)
+		return
+	}
+	v.route(a)
+}
+
+// route fills in what the policy makes of a packet that may use the frontend.
+func (v View) route(a *Answer) {
+	node, route := v.Snapshot.Node(), a.Frontend.Routes[a.Source]
+	switch route.Verdict {
+	case proxy.Reject:
+		a.Fate, a.Why = Rejected, "no endpoint of the Service is usable, on any node"
+	case proxy.Drop:
+		a.Fate, a.Pool, a.Why = Dropped, proxy.LocalPool, "the traffic policy is Local, and this node has no usable endpoint"
+	case proxy.Forward:
+		a.Fate, a.Pool, a.Affinity = Forwarded, route.Pool, a.Port.Affinity
+		a.Why, a.MasqueradeWhy = poolWhy(a), masqueradeWhy(a, route, node)
+		a.Backends = backends(a.Packet, route, a.Port.Backends(route.Pool))
+	}
+	if name := a.Port.Name; v.Input != nil {
+		a.Candidates = policy.Candidates(v.Input(name.Service()), name.Port, name.Protocol, node)
+	}
+}
+
+func backends(p Packet, route proxy.Route, pool []proxy.Backend) []Backend {
+	list := make([]Backend, len(pool))
+	for i, b := range pool {
+		hairpin := b.Local && b.Addr.Addr() == p.From
+		list[i] = Backend{Addr: b.Addr, Masquerade: route.Masquerade || hairpin, Hairpin: hairpin}
+	}
+	return list
+}
+
+func poolWhy(a *Answer) string {
+	outside := a.Frontend.Routes[proxy.FromOutside]
+	switch {
+	case a.Pool == proxy.LocalPool:
+		return "the traffic policy is Local: to the endpoints on this node"
+	case outside.Verdict == proxy.Drop || outside.Pool == proxy.LocalPool:
+		return "to all endpoints: externalTrafficPolicy Local does not concern pods and the node itself"
+	}
+	return "to all endpoints"
+}
+
+// masqueradeWhy says why backends see the client's address or one of the node.
+func masqueradeWhy(a *Answer, route proxy.Route, node *proxy.Node) string {
+	tellsPods := node.PodSource.Kind != proxy.PodSourceNone
+	external := a.Frontend.Kind != proxy.ClusterIP
+	switch {
+	case route.Masquerade && !external && node.MasqueradeAll:
+		return "all traffic to cluster IPs is masqueraded (--masquerade-all)"
+	case route.Masquerade && !external:
+		return "traffic to a cluster IP that is not a pod's is masqueraded, so that answers come back through this node"
+	case route.Masquerade && a.Source == proxy.FromNode:
+		return "the node's own address may not be one that the backend answers to"
+	case route.Masquerade:
+		return "the backend may be on another node, and its answers must come back through this one"
+	case external && a.Pool == proxy.LocalPool:
+		return "the traffic policy is Local, so the client's address is kept"
+	case !external && !tellsPods:
+		return "this node cannot tell pods from others, and masquerading would hide pods too"
+	}
+	return "it comes from a pod, and answers to pods find their way"
+}
