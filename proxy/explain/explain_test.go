@@ -206,7 +206,9 @@ func TestJSONCanBeRead(t *testing.T) {
 		Frontends []struct {
 			Routes map[string]struct{ Verdict, Pool string }
 		}
-		Endpoints []struct{ Pools map[string]struct{ Used bool } }
+		Endpoints []struct {
+			Pools map[string]struct{ Used bool }
+		}
 	}
 	if err := json.Unmarshal(b.Bytes(), &ports); err != nil {
 		t.Fatal(err)
