@@ -19,7 +19,7 @@ func TestQuestionsThatCannotBeAnswered(t *testing.T) {
 		"both":            {question{output: "text", service: "a/b", from: "outside"}, "either a Service, or --from and --to"},
 		"service":         {question{output: "text", service: "a"}, `"a" is not NAMESPACE/NAME`},
 		"nothing":         {question{output: "text"}, `--to: "" is not IP:PORT/PROTOCOL`},
-		"no port":         {question{output: "text", from: "outside", to: "10.0.0.1/tcp"}, `--to: "10.0.0.1" is not IP:PORT/PROTOCOL`},
+		"no port":         {question{output: "text", from: "outside", to: "10.0.0.1/tcp"}, `--to: "10.0.0.1/tcp" is not IP:PORT/PROTOCOL`},
 		"protocol":        {question{output: "text", from: "outside", to: "10.0.0.1:80/quic"}, "the protocol is none of tcp, udp and sctp"},
 		"no source":       {question{output: "text", to: "10.0.0.1:80"}, `--from: "" is neither IP[%INTERFACE] nor outside`},
 		"two IP families": {question{output: "text", from: "fd00::1", to: "10.0.0.1:80"}, "different IP families"},

@@ -16,11 +16,12 @@ import (
 type questions struct {
 	deaf
 	input func(proxy.ServiceName) policy.Input
+	relay bool                                              // a relay is told of what is applied
 	views [len(proxy.Families)]atomic.Pointer[explain.View] // what was applied last; nil: nothing yet
 }
 
 func (q *questions) Applied(_ context.Context, a loop.Applied) {
-	q.views[a.Family].Store(&explain.View{Snapshot: a.New, SetAside: a.Report.SetAside, Input: q.input})
+	q.views[a.Family].Store(&explain.View{Snapshot: a.New, SetAside: a.Report.SetAside, Relay: q.relay, Input: q.input})
 }
 
 func (q *questions) view(f proxy.Family) *explain.View { return q.views[f].Load() }

@@ -17,6 +17,7 @@ import (
 	"github.com/sluice-proxy/sluice/conntrack/sysctl"
 	"github.com/sluice-proxy/sluice/iptables/xtables"
 	"github.com/sluice-proxy/sluice/nft"
+	"github.com/sluice-proxy/sluice/nftables"
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/ask"
 	"github.com/sluice-proxy/sluice/proxy/healthcheck"
@@ -214,7 +215,7 @@ func (p *proxier) serve(ctx context.Context, group *errgroup.Group, o origin) er
 		Mode: p.mode.name, Changes: p.changes, Client: p.requests, Silence: source.silence, Build: build(), Features: features(p.cfg.Gates),
 	})
 	p.metrics.Clients(p.remembered())
-	p.questions = &questions{input: p.tracker.Input}
+	p.questions = &questions{input: p.tracker.Input, relay: p.mode.name == nftables.Name}
 	p.relay = relay.New(relay.Config{Failed: p.metrics.RelayFailed})
 	p.health = healthcheck.New(healthcheck.Config{
 		Families:     families(p.dataplanes),

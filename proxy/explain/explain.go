@@ -16,6 +16,9 @@ type View struct {
 	// SetAside are the ServicePorts that the kernel refused.
 	SetAside []proxy.SetAside
 
+	// Relay says that a process serves TCP NodePorts on the loopback address where the node asks for that and rules do not.
+	Relay bool
+
 	// Input is what is known of a Service; nil: nothing, and answers have no candidates.
 	Input func(proxy.ServiceName) policy.Input
 }
@@ -24,6 +27,10 @@ type View struct {
 func (v View) Packet(p Packet) Answer {
 	a := Answer{Packet: p}
 	a.Source, a.SourceWhy = p.class(v.Snapshot.Node())
+	if p.To.Addr().IsLoopback() && !p.fromNode(v.Snapshot.Node()) {
+		a.Fate, a.Why = Dropped, fmt.Sprintf("%v is a host's own, and nobody else gets there", p.To.Addr())
+		return a
+	}
 	port, frontend := v.frontend(p)
 	if frontend == nil {
 		a.Fate, a.Why = v.without(p)
@@ -36,7 +43,7 @@ func (v View) Packet(p Packet) Answer {
 
 // frontend finds what the packet is sent to. An address of its own counts before a NodePort of the same number.
 func (v View) frontend(p Packet) (port *proxy.ServicePort, frontend *proxy.Frontend) {
-	onNode := servesNodePorts(v.Snapshot.Node(), p)
+	onNode := v.servesNodePorts(p)
 	for _, sp := range v.Snapshot.All() {
 		if sp.Name.Protocol != p.Protocol {
 			continue
@@ -55,15 +62,18 @@ func (v View) frontend(p Packet) (port *proxy.ServicePort, frontend *proxy.Front
 }
 
 // servesNodePorts tells whether the address that the packet is sent to serves NodePorts.
-func servesNodePorts(node *proxy.Node, p Packet) bool {
-	to, n := p.To.Addr(), node.NodePorts
-	if to.IsLoopback() {
-		return (n.Localhost || n.Relayed && to == node.Family.Localhost()) && p.Interface == ""
-	}
-	if n.All {
+func (v View) servesNodePorts(p Packet) bool {
+	node, to := v.Snapshot.Node(), p.To.Addr()
+	switch n := node.NodePorts; {
+	case to.IsLoopback() && n.Localhost:
+		return true
+	case to.IsLoopback():
+		return v.Relay && n.Relayed && to == node.Family.Localhost() && p.Protocol == proxy.TCP
+	case n.All:
 		return slices.Contains(node.Addrs, to)
+	default:
+		return slices.Contains(n.Addrs, to) && slices.Contains(node.Addrs, to)
 	}
-	return slices.Contains(n.Addrs, to) && slices.Contains(node.Addrs, to)
 }
 
 // without decides about a packet that no frontend waits for.

@@ -49,7 +49,7 @@ func web() policy.Input {
 
 func view(n *proxy.Node) explain.View {
 	in := web()
-	return explain.View{Snapshot: desired.Build(n, []policy.Input{in}), Input: func(proxy.ServiceName) policy.Input { return in }}
+	return explain.View{Snapshot: desired.Build(n, []policy.Input{in}), Relay: true, Input: func(proxy.ServiceName) policy.Input { return in }}
 }
 
 func packet(from, through, to string) explain.Packet {
@@ -62,7 +62,7 @@ func TestTextNamesEveryReason(t *testing.T) {
 	undetected := node()
 	undetected.PodSource = proxy.PodSource{}
 	relayed := node()
-	relayed.NodePorts.Relayed = true
+	relayed.NodePorts.Relayed = true // and somebody relays, see view
 	tests := []struct {
 		name   string
 		node   *proxy.Node
@@ -115,6 +115,7 @@ func TestTextNamesEveryReason(t *testing.T) {
 			"source      outside: this node cannot tell pods from others", "masquerade  no: this node cannot tell pods from others",
 		}},
 		{"relayed", relayed, packet("127.0.0.1", "", "127.0.0.1:30080"), []string{"fate        forwarded", "source      node"}},
+		{"localhost is a host's own", node(), packet("198.51.100.7", "", "127.0.0.1:30080"), []string{"fate    dropped: 127.0.0.1 is a host's own"}},
 		{"localhost is not served", node(), packet("127.0.0.1", "", "127.0.0.1:30080"), []string{"fate    ignored"}},
 	}
 	for _, tt := range tests {

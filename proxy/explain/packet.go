@@ -35,10 +35,15 @@ func (p Packet) class(node *proxy.Node) (proxy.Source, string) {
 	if why := p.fromPod(node.PodSource); why != "" {
 		return proxy.FromPod, why
 	}
-	if p.From.IsLoopback() || slices.Contains(node.Addrs, p.From) {
+	if p.fromNode(node) {
 		return proxy.FromNode, "the node has the address " + p.From.String()
 	}
 	return proxy.FromOutside, notAPod(p, node.PodSource) + ", and the node does not have the address"
+}
+
+// fromNode tells whether the packet's source is an address of the node.
+func (p Packet) fromNode(node *proxy.Node) bool {
+	return p.From.IsLoopback() || slices.Contains(node.Addrs, p.From)
 }
 
 // fromPod says why a packet is a pod's; empty if it is not.

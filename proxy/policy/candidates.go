@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/sluice-proxy/sluice/proxy"
@@ -42,6 +43,7 @@ func Candidates(in Input, name string, protocol proxy.Protocol, node *proxy.Node
 			},
 		})
 	}
+	slices.SortStableFunc(list, func(a, b Candidate) int { return a.Addr.Compare(b.Addr) })
 	return list
 }
 

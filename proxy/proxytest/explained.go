@@ -88,7 +88,7 @@ func (w want) agrees(s *stage, a explain.Answer) bool {
 	for _, t := range w.targets {
 		targets[s.addrOf(t)] = t.masquerade
 	}
-	if w.fate == stuck { // to some of them, because of affinity
+	if a.Affinity > 0 { // to those that clients came to before
 		maps.DeleteFunc(backends, func(b netip.AddrPort, _ bool) bool { _, wanted := targets[b]; return !wanted })
 	}
 	return maps.Equal(backends, targets)
