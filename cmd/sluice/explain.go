@@ -84,7 +84,7 @@ func askProxy(ctx context.Context, socket string, q question, w io.Writer) error
 		}
 		return fmt.Errorf("ask the proxy: %w", err)
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
 		said, _ := io.ReadAll(io.LimitReader(response.Body, 4096))
 		return errors.New(strings.TrimSpace(string(said)))

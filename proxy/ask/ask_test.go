@@ -31,7 +31,7 @@ func get(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(response.Body)
 	return fmt.Sprint(response.StatusCode, " ", string(body)), err
 }
