@@ -15,6 +15,9 @@ const (
 	nfHeaderLen = 4  // struct nfgenmsg
 )
 
+// statusDNAT is IPS_DST_NAT of the kernel's linux/netfilter/nf_conntrack_common.h.
+const statusDNAT = 1 << 5
+
 var errMalformed = errors.New("malformed conntrack message")
 
 // message is one netlink message.
@@ -69,6 +72,10 @@ func decodeFlow(body []byte, family proxy.Family) (f Flow, ok bool, err error) {
 			original, err = decodeTuple(value)
 		case attrTupleReply:
 			reply, err = decodeTuple(value)
+		case attrStatus:
+			var status uint32
+			status, err = uint32Of(value)
+			f.DNAT = status&statusDNAT != 0
 		case attrID:
 			f.ID, err = uint32Of(value)
 		case attrZone:

@@ -15,6 +15,9 @@ func body(family proxy.Family, f Flow) []byte {
 	r, start := begin(nil, 0, 0, 0, family)
 	r.tuple(attrTupleOriginal, f.Original, f.OriginalZone)
 	r.tuple(attrTupleReply, f.Reply, f.ReplyZone)
+	if f.DNAT {
+		r.attr(attrStatus, binary.BigEndian.AppendUint32(nil, 1<<5|1<<8))
+	}
 	r.attr(attrID, binary.BigEndian.AppendUint32(nil, f.ID))
 	r.attr16(attrZone, f.Zone)
 	m, _, err := nextMessage(r.end(start))
@@ -29,6 +32,7 @@ func TestDecodeReadsWhatEncodeWrites(t *testing.T) {
 		proxy.IPv4: translated(client, dns, podA),
 		proxy.IPv6: translated("[2001:db8::1]:1000", "[fd00::10]:53", "[fd01::1]:5353"),
 	} {
+		f.DNAT = family == proxy.IPv6
 		f.ID, f.Zone, f.OriginalZone, f.ReplyZone = 7, 8, 9, 10
 		got, ok, err := decodeFlow(body(family, f), family)
 		if got != f || !ok || err != nil {

@@ -15,6 +15,7 @@ const (
 
 	attrTupleOriginal = 1
 	attrTupleReply    = 2
+	attrStatus        = 3
 	attrID            = 12
 	attrZone          = 18
 	attrFilter        = 25

@@ -24,6 +24,9 @@ type Flow struct {
 	// only this direction. All are 0 in most networks.
 	Zone, OriginalZone, ReplyZone uint16
 
+	// DNAT says that a rule chose the backend. Without it the backend is where the client sends to, or was chosen by IPVS.
+	DNAT bool
+
 	// ID tells two flows with equal tuples apart, of which one came after the other; 0 is
 	// unknown and equals any.
 	ID uint32

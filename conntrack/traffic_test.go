@@ -44,6 +44,11 @@ func TestKernelFlowsFollowTheService(t *testing.T) {
 	expectAnswer(t, client, "") // the flow is older than the rule
 	applied(t, c, none, withFirst, 1)
 	expectAnswer(t, client, first)
+	for f, err := range (&Kernel{}).Flows(t.Context(), proxy.IPv4) {
+		if to := f.Original.Dst.String() == vip; err != nil || f.DNAT != to {
+			t.Errorf("%v: DNAT %t, want %t; %v", f.Original, f.DNAT, to, err)
+		}
+	}
 
 	withOther := snapshot(oneNode, port(proxy.UDP, "dns", []string{vip}, other))
 	translate(t, "-D", first)

@@ -57,22 +57,24 @@ func (s set) name() string { return sets[s].Name }
 
 // The base chains.
 const (
-	leadPrerouting = "lead-prerouting"
-	leadOutput     = "lead-output"
-	natPrerouting  = "nat-prerouting"
-	natOutput      = "nat-output"
-	chooseInput    = "choose-input"
-	guardInput     = "guard-input"
-	guardOutput    = "guard-output"
-	natPostrouting = "nat-postrouting"
-	filterForward  = "filter-forward"
+	leadPrerouting  = "lead-prerouting"
+	leadOutput      = "lead-output"
+	natPrerouting   = "nat-prerouting"
+	natOutput       = "nat-output"
+	yieldPrerouting = "yield-prerouting"
+	chooseInput     = "choose-input"
+	guardInput      = "guard-input"
+	guardOutput     = "guard-output"
+	natPostrouting  = "nat-postrouting"
+	filterForward   = "filter-forward"
 )
 
 // Priorities. IPVS looks at packets for this machine at 98 and 99, and at packets of this machine at -99 and -98.
 const (
 	prepareOutput = -160 // after connection tracking, before everybody who might route a packet anew
 	prepare       = -110 // after rules that replace the whole mark
-	nat           = -105 // before the NAT of others, at -100
+	nat           = -106 // before the NAT of others, at -100, and of our other modes, at -105
+	afterNAT      = -95  // after all NAT
 	choose        = 97
 	guard         = 101
 	guardLocal    = -97
@@ -84,6 +86,7 @@ var baseChains = []nft.BaseChain{
 	{Name: leadOutput, Type: knftables.FilterType, Hook: knftables.OutputHook, Priority: prepareOutput},
 	{Name: natPrerouting, Type: knftables.NATType, Hook: knftables.PreroutingHook, Priority: nat},
 	{Name: natOutput, Type: knftables.NATType, Hook: knftables.OutputHook, Priority: nat},
+	{Name: yieldPrerouting, Type: knftables.FilterType, Hook: knftables.PreroutingHook, Priority: afterNAT},
 	{Name: chooseInput, Type: knftables.FilterType, Hook: knftables.InputHook, Priority: choose},
 	{Name: guardInput, Type: knftables.FilterType, Hook: knftables.InputHook, Priority: guard},
 	{Name: guardOutput, Type: knftables.RouteType, Hook: knftables.OutputHook, Priority: guardLocal},

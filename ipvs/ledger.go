@@ -25,11 +25,14 @@ func ledgerOf(found *nft.State) ledger {
 	return l
 }
 
-// owns tells whether a virtual server is ours.
-func (l ledger) owns(id kernel.ID) bool {
-	_, ok := l.places[ownPlace(id)]
-	return ok
+// has tells whether an element is there.
+func (l ledger) has(p place) bool {
+	_, there := l.places[p]
+	return there
 }
+
+// owns tells whether a virtual server is ours.
+func (l ledger) owns(id kernel.ID) bool { return l.has(ownPlace(id)) }
 
 // recoverMark is the mark that a ServicePort's other virtual server had before a restart, 0 if it had none.
 func (h *held) recoverMark(sp *proxy.ServicePort, n *proxy.Node) uint32 {

@@ -153,7 +153,7 @@ func (m mode) Cleanup(ctx context.Context) error {
 
 func cleanup(ctx context.Context, f proxy.Family) error {
 	table, router := nft.NewRunner(f, schema), kernel.NewRouter(f)
-	found, err := table.Read(ctx)
+	found, err := table.Find(ctx)
 	if err != nil || found == nil {
 		return errors.Join(err, router.Remove())
 	}
@@ -165,10 +165,15 @@ func cleanup(ctx context.Context, f proxy.Family) error {
 	if err != nil {
 		return err
 	}
+	taken, err := kernel.KubeProxyHasAddresses(f)
+	if err != nil {
+		return err
+	}
 	ledger := ledgerOf(found)
 	var commands []kernel.Command
 	for _, s := range all {
-		if ledger.owns(s.ID) {
+		// Otherwise kube-proxy serves with them by now, or will remove them.
+		if ledger.owns(s.ID) && (s.ID.Mark != 0 || !taken) {
 			commands = append(commands, kernel.Command{Op: kernel.DeleteServer, Server: s})
 		}
 	}

@@ -77,6 +77,7 @@ func (w writer) fixed(refusing bool) []nft.Chain {
 		{Name: leadMasq, Rules: []string{w.mark(w.cfg.RouteMark | w.node.MasqueradeMark)}},
 		{Name: natPrerouting, Rules: []string{w.marked() + w.stay()}},
 		{Name: natOutput, Rules: []string{w.marked() + w.stay()}},
+		w.yieldPrerouting(),
 		w.chooseInput(), w.setMark(), w.keepMark(), w.returnMark(), w.guardInput(), w.guardOutput(), w.natPostrouting(), w.filterForward(),
 	}, w.refusing(refusing)...)
 }
@@ -105,6 +106,12 @@ func (w writer) marked() string { return fmt.Sprintf("meta mark & %#08x != 0 ", 
 
 // stay translates a new connection to where it goes anyway: no translation of others follows.
 func (w writer) stay() string { return "dnat " + w.ip + " to " + w.ip + " daddr" }
+
+// yieldPrerouting routes a connection to its backend that another mode has translated although it was marked, which it can
+// once the rules that keep others from it are gone. For the node's own connections guardOutput does that.
+func (w writer) yieldPrerouting() nft.Chain {
+	return nft.Chain{Name: yieldPrerouting, Rules: []string{w.marked() + "ct status dnat " + w.unmark()}}
+}
 
 // leadPrerouting marks what is for IPVS, so that it is delivered to this machine, or refuses it.
 func (w writer) leadPrerouting() nft.Chain {

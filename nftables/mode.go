@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"sigs.k8s.io/knftables"
+
 	"github.com/sluice-proxy/sluice/nft"
 	"github.com/sluice-proxy/sluice/proxy"
 )
@@ -47,4 +49,33 @@ func (mode) Cleanup(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Yield implements proxy.Yielder: IPVS serves packets that are not translated, which the rules that refuse would drop.
+func (mode) Yield(ctx context.Context) error {
+	var errs []error
+	for _, f := range proxy.Families {
+		if err := refuseNothing(ctx, nft.NewRunner(f, schema)); err != nil {
+			errs = append(errs, fmt.Errorf("let another mode serve %v: %w", f, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// refuseNothing takes the rules from the chains that refuse.
+func refuseNothing(ctx context.Context, table *nft.Runner) error {
+	state, err := table.Find(ctx)
+	if err != nil || state == nil {
+		return err
+	}
+	tx := table.NewTransaction()
+	for _, name := range []string{refuse, refuseNodePorts, refuseClusterIPs} {
+		if len(state.Chains[name]) > 0 {
+			tx.Flush(&knftables.Chain{Name: name})
+		}
+	}
+	if tx.NumOperations() == 0 {
+		return nil
+	}
+	return table.Run(ctx, tx)
 }

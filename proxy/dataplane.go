@@ -88,3 +88,19 @@ type Preparer interface {
 	// Prepare sets what is not as it should be. If everything is, it takes no rights.
 	Prepare(ctx context.Context) error
 }
+
+// Yielder is a Mode that would keep connections from another mode which serves beside it.
+type Yielder interface {
+	// Yield is called before another mode serves for the first time. What an earlier start in this mode left in the kernel
+	// goes on to serve, but it refuses nothing any more, and a connection that the other mode translates is the other's. A
+	// later start in this mode takes it all back.
+	Yield(ctx context.Context) error
+}
+
+// Retirer is a Mode whose connections end when its rules are removed, unlike those that connection tracking translates.
+type Retirer interface {
+	// Retire is called instead of Cleanup once another mode serves, and again every now and then until nothing is left.
+	// New connections are the other mode's. What is left goes as its connections end; if it has not gone when the mode's
+	// limit has passed since that time, its connections end as well.
+	Retire(ctx context.Context, since time.Time) (left bool, err error)
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
@@ -14,6 +15,7 @@ import (
 
 func newCleanupCommand(options *config.Options) *cobra.Command {
 	var only string
+	var limit time.Duration
 	cmd := &cobra.Command{
 		Use:   "cleanup",
 		Short: "Remove everything that Sluice has put into this node's kernel",
@@ -34,10 +36,16 @@ func newCleanupCommand(options *config.Options) *cobra.Command {
 				}
 				chosen = []mode{m}
 			}
+			if limit > 0 {
+				if err := drain(cmd.Context(), chosen, limit); err != nil {
+					return err
+				}
+			}
 			return cleanup(cmd.Context(), chosen)
 		},
 	}
 	cmd.Flags().StringVar(&only, "mode", "", "Clean up after this mode alone: "+strings.Join(modeNames(), ", ")+".")
+	cmd.Flags().DurationVar(&limit, "drain", 0, "Where another proxy serves by now: let connections through IPVS end first, for so long at most. Without it they end at once.")
 	return cmd
 }
 

@@ -22,9 +22,6 @@ import (
 type mode struct {
 	name string
 	make func(context.Context, ModeConfig) proxy.Mode
-
-	// outlived says that connections live on when the mode's rules are removed.
-	outlived bool
 }
 
 // ModeConfig is what modes take from the configuration.
@@ -40,9 +37,9 @@ func newModeConfig(cfg *config.Config) ModeConfig {
 
 // modes has a line for each mode. Their order is that in which --mode=auto tries them: nftables, then ipvs, then iptables.
 var modes = []mode{
-	{nftables.Name, newNFTables, true},
-	{ipvs.Name, newIPVS, false},
-	{iptables.Name, newIPTables, true},
+	{nftables.Name, newNFTables},
+	{ipvs.Name, newIPVS},
+	{iptables.Name, newIPTables},
 }
 
 func newNFTables(_ context.Context, cfg ModeConfig) proxy.Mode {

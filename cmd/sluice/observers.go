@@ -20,14 +20,14 @@ import (
 )
 
 // observers are told of each step of the loop in this order: what is quick comes first.
-func (p *proxier) observers(ctx context.Context) []loop.Observer {
+func (p *proxier) observers() []loop.Observer {
 	all := []loop.Observer{
 		metricsObserver{metrics: p.metrics},
 		healthObserver{health: p.health},
 		p.questions,
 		reportObserver{reporter: report.New(p.events)},
 		flowsObserver{cleaner: conntrack.NewCleaner(&conntrack.Kernel{}), metrics: p.metrics, turns: new([len(proxy.Families)]turn)},
-		newFormerObserver(ctx, p.mode.name, families(p.dataplanes)),
+		newFormerObserver(p.formers, families(p.dataplanes)),
 	}
 	if p.mode.name == nftables.Name {
 		all = append(all, relayObserver{relay: p.relay})

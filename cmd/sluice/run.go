@@ -74,7 +74,9 @@ func serve(ctx context.Context, cfg *config.Config) error {
 		group.Go(func() error { return cfg.File.Changed(ctx) })
 	}
 
-	p := &proxier{cfg: cfg, mode: mode, tracker: tracker, node: node, dataplanes: dataplanes, requests: requests}
+	p := &proxier{
+		cfg: cfg, mode: mode, tracker: tracker, node: node, dataplanes: dataplanes, formers: formers(ctx, mode.name, cfg), requests: requests,
+	}
 	group.Go(func() error { return p.serve(ctx, group, origin) })
 	return group.Wait()
 }
@@ -197,6 +199,7 @@ type proxier struct {
 	tracker    *track.Tracker
 	node       *nodeinfo.Info
 	dataplanes map[proxy.Family]proxy.Dataplane
+	formers    []proxy.Mode // the other modes
 
 	requests   *metrics.Client
 	metrics    *metrics.Metrics
@@ -233,13 +236,14 @@ func (p *proxier) serve(ctx context.Context, group *errgroup.Group, o origin) er
 		return err
 	}
 	p.nodeEvents(report.Event{Reason: "Starting", Action: "StartKubeProxy", Note: "Sluice " + version() + ", mode " + p.mode.name})
+	makeRoom(ctx, p.formers)
 	loop.New(loop.Config{
 		Changes:     p.tracker,
 		Nodes:       p.node,
 		Synced:      source.synced,
 		Dataplanes:  p.dataplanes,
 		MinInterval: p.cfg.MinSyncPeriod,
-		Observers:   p.observers(ctx),
+		Observers:   p.observers(),
 	}).Run(ctx)
 	p.health.CloseServices()
 	p.relay.Close()

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-proxy/sluice/conntrack/sysctl"
+	"github.com/sluice-proxy/sluice/proxy"
 )
 
 // The interface that kube-proxy's IPVS mode has, and by which network plugins recognise IPVS. Ours has a note on it.
@@ -66,6 +68,27 @@ func AddCompatInterface() (bool, error) {
 		return true, fmt.Errorf("set interface %s up: %w", compatName, err)
 	}
 	return true, nil
+}
+
+// KubeProxyHasAddresses tells whether the interface has addresses of a family. Ours never has: they are kube-proxy's.
+func KubeProxyHasAddresses(f proxy.Family) (bool, error) {
+	h, err := open()
+	if err != nil {
+		return false, err
+	}
+	defer h.Close()
+	link, err := h.LinkByName(compatName)
+	if _, missing := errors.AsType[netlink.LinkNotFoundError](err); missing {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("find interface %s: %w", compatName, err)
+	}
+	addrs, err := h.AddrList(link, int(addressFamily(f)))
+	if err != nil {
+		return false, fmt.Errorf("list addresses of interface %s: %w", compatName, err)
+	}
+	return slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return !a.IP.IsLinkLocalUnicast() }), nil
 }
 
 // RemoveCompatInterface removes the interface if it is ours.

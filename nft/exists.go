@@ -1,0 +1,39 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Exists tells whether the kernel has the table. One without nf_tables has none.
+func (r *Runner) Exists() (bool, error) {
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if errors.Is(err, unix.EPROTONOSUPPORT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for table %s: %w", r.table, err)
+	}
+	defer func() { _ = c.Close() }()
+	reader := &reader{Conn: c, family: r.family, name: r.table}
+	_, err = reader.table()
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) { // the latter: there is nobody to ask
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for table %s: %w", r.table, err)
+	}
+	return true, nil
+}
+
+// Find is Read of a table that may not be there, in a kernel that may have no nf_tables.
+func (r *Runner) Find(ctx context.Context) (*State, error) {
+	if there, err := r.Exists(); err != nil || !there {
+		return nil, err
+	}
+	return r.Read(ctx)
+}
