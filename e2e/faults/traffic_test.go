@@ -74,6 +74,7 @@ type traffic struct {
 	excuses map[kind]int // how often an excuse began or ended: odd while a fault makes that kind fail
 	longs   []*lab.Conn
 	lists   int // how often the kernel's lists of clients were lost
+	renewed int // how often the long connections were given up for new ones
 
 	sinks     []*sink
 	flowsLost bool // the kernel forgot all that it knew
@@ -82,6 +83,12 @@ type traffic struct {
 }
 
 func (w *world) startTraffic(t *testing.T) *traffic {
+	t.Helper()
+	return w.startTrafficOf(t, freshWorkers)
+}
+
+// startTrafficOf is startTraffic with so many that make new connections, for each client, protocol and family.
+func (w *world) startTrafficOf(t *testing.T, workers int) *traffic {
 	t.Helper()
 	tr := &traffic{t: t, w: w, stop: make(chan struct{}), tallies: map[kind]*tally{}, excuses: map[kind]int{}}
 	for _, k := range []kind{fresh, nodePort, long, sticky, stream} {
@@ -98,7 +105,7 @@ func (w *world) startTraffic(t *testing.T) *traffic {
 	for _, f := range proxy.Families {
 		for _, h := range []*lab.Host{w.visitor(), w.Node, w.Client} {
 			for _, p := range []proxy.Protocol{proxy.TCP, proxy.UDP} {
-				for range freshWorkers {
+				for range workers {
 					tr.every(freshPause, tr.freshly(h, f, p))
 				}
 			}
@@ -173,7 +180,14 @@ func (tr *traffic) longly(i int) func() {
 	to := clusterIP(tr.w.web, proxy.Families[i%2])
 	var conn *lab.Conn
 	var was lab.Outcome
+	renewed := 0
 	return func() {
+		if now := tr.renewals(); now != renewed {
+			if renewed = now; conn != nil {
+				tr.drop(conn)
+				conn = nil
+			}
+		}
 		began := tr.moment(long)
 		var o lab.Outcome
 		if conn == nil {
@@ -203,6 +217,29 @@ func (tr *traffic) listsLost() int {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	return tr.lists
+}
+
+// renew lets every long connection end and another one begin, and waits for that.
+func (tr *traffic) renew() {
+	tr.t.Helper()
+	tr.mu.Lock()
+	tr.renewed++
+	tr.mu.Unlock()
+	tr.pass(4)
+}
+
+func (tr *traffic) renewals() int {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return tr.renewed
+}
+
+// drop closes a connection now.
+func (tr *traffic) drop(conn *lab.Conn) {
+	tr.mu.Lock()
+	tr.longs = slices.DeleteFunc(tr.longs, func(c *lab.Conn) bool { return c == conn })
+	tr.mu.Unlock()
+	conn.Close()
 }
 
 // keep closes a connection when the load has ended.
@@ -326,6 +363,16 @@ func (tr *traffic) failures() string {
 		text += fmt.Sprintf(" %s %d", k, tr.tallies[k].excused)
 	}
 	return text
+}
+
+// lost counts the connections that failed without an excuse so far.
+func (tr *traffic) lost() (n int) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	for _, c := range tr.tallies {
+		n += c.failed
+	}
+	return n
 }
 
 func (tr *traffic) halt() {
