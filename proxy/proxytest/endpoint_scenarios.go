@@ -173,6 +173,38 @@ func endpointScenarios() []Scenario {
 				},
 			},
 		},
+		{
+			Name:  "endpoints in the node's own network",
+			Rules: []string{"R20", "R84", "R126", "R128"},
+			Steps: []Step{
+				{
+					Set: set(
+						service("web", "10.96.0.10", tcp80At(30080), loadBalancer("198.51.100.10")), slice("web", endpointAt("192.168.50.1").on(nodeName)),
+						service("local", "10.96.0.11", tcp80At(30081), loadBalancer("198.51.100.11"), externalLocal, internalLocal),
+						slice("local", endpointAt("192.168.50.1").on(nodeName), ready("remote-a"))),
+					Packets: `
+						pod-b  -> 10.96.0.10:80: node
+						client -> 192.168.50.1:30080: node   # what does not leave the node is not masqueraded
+						client -> 198.51.100.10:80: node
+						node   -> 10.96.0.10:80: node, masq
+						node   -> 192.168.50.1:30080: node, masq
+						client -> 198.51.100.11:80: node
+						client -> 192.168.50.2:30081: node
+						pod-b  -> 10.96.0.11:80: node
+						pod-b  -> 198.51.100.11:80: node remote-a
+					`,
+				},
+				{
+					Name: "they leave the node",
+					Set:  set(slice("web", ready("pod-a")), slice("local", ready("remote-a"))),
+					Packets: `
+						client -> 192.168.50.1:30080: pod-a, masq
+						client -> 192.168.50.1:30081: dropped
+						node   -> 10.96.0.10:80: pod-a, masq
+					`,
+				},
+			},
+		},
 	}...)
 }
 

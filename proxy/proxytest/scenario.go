@@ -92,6 +92,8 @@ func Scenarios() []Scenario {
 		refusalScenarios(),
 		masqueradeScenarios(),
 		objectScenarios(),
+		changeScenarios(),
+		flipScenarios(),
 		flowScenarios(),
 		sizeScenarios(),
 	)

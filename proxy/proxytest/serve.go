@@ -12,8 +12,8 @@ import (
 )
 
 // serve makes every pod answer on the ports of a slice, whichever the slice names, so that a packet that
-// goes astray is seen; and the node and the world on the ports of a Service, so that one that is not
-// translated is.
+// goes astray is seen; the node, too, if it is an endpoint; and the node and the world on the ports of a Service, so that one that
+// is not translated is.
 func (s *stage) serve(o runtime.Object) error {
 	switch o := o.(type) {
 	case *corev1.Service:
@@ -26,6 +26,9 @@ func (s *stage) serve(o runtime.Object) error {
 		}
 	case *discoveryv1.EndpointSlice:
 		pods := slices.Concat(s.lab.Pods, s.lab.RemotePods, []*lab.Host{s.lab.Crowd})
+		if slices.ContainsFunc(o.Endpoints, isNode) {
+			pods = append(pods, s.lab.Node)
+		}
 		for _, p := range o.Ports {
 			if p.Port != nil && p.Protocol != nil {
 				if err := serveOn(protocolOf(*p.Protocol), *p.Port, pods...); err != nil {
@@ -36,6 +39,8 @@ func (s *stage) serve(o runtime.Object) error {
 	}
 	return nil
 }
+
+func isNode(e discoveryv1.Endpoint) bool { return slices.Contains(e.Addresses, lab.NodeIP.String()) }
 
 func protocolOf(p corev1.Protocol) proxy.Protocol {
 	for protocol, api := range apiProtocols {
