@@ -13,7 +13,7 @@ PATH     := $(PATH):/usr/sbin:/sbin
 
 # program:package
 DEMO_DEPS := iptables:iptables
-TEST_DEPS := $(DEMO_DEPS) nft:nftables etcd:etcd-server ip:iproute2 gcc:gcc
+TEST_DEPS := $(DEMO_DEPS) nft:nftables ipset:ipset etcd:etcd-server ip:iproute2 gcc:gcc
 
 # The suites with a real API server, and the packages of all others.
 CLUSTER  := ./e2e/cluster/... ./e2e/faults/... ./e2e/manifests/...

@@ -698,7 +698,7 @@ func TestCleanupLeavesNothing(t *testing.T) {
 func TestCleanupLeavesTheMarkChainToOthers(t *testing.T) {
 	for name, foreign := range map[string]string{
 		"a rule jumps to it":   "*nat\n:CNI - [0:0]\n-A CNI -j KUBE-MARK-MASQ\nCOMMIT\n",
-		"kubelet is around":    "*nat\n:KUBE-KUBELET-CANARY - [0:0]\nCOMMIT\n",
+		"an old kubelet is":    "*nat\n:KUBE-KUBELET-CANARY - [0:0]\n:KUBE-MARK-DROP - [0:0]\nCOMMIT\n",
 		"kube-proxy is around": "*nat\n:KUBE-SERVICES - [0:0]\nCOMMIT\n",
 	} {
 		_, k := applied(t, snapshot(v4.node(), numbered(1, remotePod)))
@@ -714,6 +714,19 @@ func TestCleanupLeavesTheMarkChainToOthers(t *testing.T) {
 		if strings.Contains(k.Dump(), xtables.DefaultPrefix) {
 			t.Errorf("%s: left\n%s", name, k.Dump())
 		}
+	}
+}
+
+func TestCleanupTakesTheMarkChainFromKubelet(t *testing.T) {
+	_, k := applied(t, snapshot(v4.node(), numbered(1, remotePod)))
+	if err := k.Fake.Restore(t.Context(), []byte("*nat\n:KUBE-KUBELET-CANARY - [0:0]\nCOMMIT\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := cleanup(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	if got := k.Dump(); strings.Contains(got, markChain) || !strings.Contains(got, kubeletsCanary) {
+		t.Errorf("left:\n%s", got)
 	}
 }
 

@@ -138,13 +138,13 @@ func cleanup(ctx context.Context, ipt xtables.Interface) error {
 	return errors.Join(d.sweep(ctx), removeMark(ctx, ipt))
 }
 
-// removeMark deletes the chain for marking unless kubelet or kube-proxy may own it, or rules lead to it.
+// removeMark deletes the chain for marking unless kube-proxy, or a kubelet before 1.28, may own it, or rules lead to it.
 func removeMark(ctx context.Context, ipt xtables.Interface) error {
 	present, err := ipt.Chains(ctx, nat, "KUBE-")
 	if err != nil {
 		return fmt.Errorf("list chains of table %s: %w", nat, err)
 	}
-	if _, ok := present[markChain]; !ok || len(present) > 1 {
+	if !markIsOurs(present) {
 		return nil
 	}
 	s := newSection(nat)

@@ -2,7 +2,6 @@ package ipvs
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -47,7 +46,12 @@ type Config struct {
 
 	// DropInvalid drops forwarded packets that connection tracking cannot place.
 	DropInvalid bool
+
+	// SysctlRoot is the folder in which proc/sys has the kernel's parameters; empty is /.
+	SysctlRoot string
 }
+
+func (c Config) sysctls() sysctl.Tree { return sysctl.Tree{Root: c.SysctlRoot} }
 
 // Compat is when to make an interface kube-ipvs0, up and without an address. Calico turns its own support of IPVS on by it.
 type Compat string
@@ -105,7 +109,7 @@ func logChanges(ctx context.Context, changes []kernel.Change) {
 
 // settings sets what is not of one family, and says what it changed in files.
 func (m mode) settings(ctx context.Context, f proxy.Family, servers *kernel.IPVS) ([]kernel.Change, error) {
-	changes, err := kernel.SetParams(sysctl.Tree{})
+	changes, err := kernel.SetParams(m.cfg.sysctls())
 	if err != nil {
 		return changes, fmt.Errorf("set parameters of IPVS: %w", err)
 	}
@@ -137,56 +141,4 @@ func (m mode) compat(ctx context.Context) error {
 		klog.FromContext(ctx).Info("Made an interface kube-ipvs0 without addresses, by which Calico knows that there is IPVS")
 	}
 	return err
-}
-
-// Cleanup implements proxy.Mode. Virtual servers go that the table says are ours, and the table last: should anything fail,
-// the next try still knows them.
-func (m mode) Cleanup(ctx context.Context) error {
-	var errs []error
-	for _, f := range proxy.Families {
-		if err := cleanup(ctx, f); err != nil {
-			errs = append(errs, fmt.Errorf("remove what is there for %v: %w", f, err))
-		}
-	}
-	return errors.Join(append(errs, kernel.RemoveCompatInterface())...)
-}
-
-func cleanup(ctx context.Context, f proxy.Family) error {
-	table, router := nft.NewRunner(f, schema), kernel.NewRouter(f)
-	found, err := table.Find(ctx)
-	if err != nil || found == nil {
-		return errors.Join(err, router.Remove())
-	}
-	servers := kernel.NewIPVS(f)
-	all, err := servers.List(ctx)
-	if errors.Is(err, kernel.ErrNoIPVS) {
-		all, err = nil, nil
-	}
-	if err != nil {
-		return err
-	}
-	taken, err := kernel.KubeProxyHasAddresses(f)
-	if err != nil {
-		return err
-	}
-	ledger := ledgerOf(found)
-	var commands []kernel.Command
-	for _, s := range all {
-		// Otherwise kube-proxy serves with them by now, or will remove them.
-		if ledger.owns(s.ID) && (s.ID.Mark != 0 || !taken) {
-			commands = append(commands, kernel.Command{Op: kernel.DeleteServer, Server: s})
-		}
-	}
-	refused, err := servers.Run(ctx, commands)
-	errs := []error{err, router.Remove()}
-	for _, r := range refused {
-		errs = append(errs, r)
-	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	if len(commands) == len(all) { // nobody else uses IPVS in this family
-		errs = append(errs, kernel.ResetParams(sysctl.Tree{}))
-	}
-	return errors.Join(append(errs, nft.NewProbe(f, schema).Remove(ctx), table.Remove(ctx))...)
 }

@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/knftables"
 
 	"github.com/sluice-proxy/sluice/conntrack"
+	"github.com/sluice-proxy/sluice/conntrack/sysctl"
 	"github.com/sluice-proxy/sluice/ipvs/kernel"
 	"github.com/sluice-proxy/sluice/nft"
 	"github.com/sluice-proxy/sluice/proxy"
@@ -70,7 +71,7 @@ func (m mode) Retire(ctx context.Context, since time.Time) (bool, error) {
 
 func retire(ctx context.Context, f proxy.Family, over bool) (left bool, err error) {
 	r := retirement{family: f, table: nft.NewRunner(f, schema), servers: kernel.NewIPVS(f), flows: &conntrack.Kernel{}}
-	r.cleanup = func() error { return cleanup(ctx, f) }
+	r.cleanup = func() error { return cleanup(ctx, f, sysctl.Tree{}) }
 	taken, err := kernel.KubeProxyHasAddresses(f)
 	switch {
 	case err != nil:

@@ -37,3 +37,31 @@ func (r *Runner) Find(ctx context.Context) (*State, error) {
 	}
 	return r.Read(ctx)
 }
+
+// String names the table as nft does.
+func (r *Runner) String() string { return fmt.Sprintf("table %s %s", Family(r.family), r.table) }
+
+// Traces names those tables that the kernel has.
+func Traces(tables []*Runner) ([]string, error) {
+	var all []string
+	var errs []error
+	for _, t := range tables {
+		there, err := t.Exists()
+		if there {
+			all = append(all, "nftables: "+t.String())
+		}
+		errs = append(errs, err)
+	}
+	return all, errors.Join(errs...)
+}
+
+// RemoveAll deletes those tables that are there.
+func RemoveAll(ctx context.Context, tables []*Runner) error {
+	var errs []error
+	for _, t := range tables {
+		if err := t.Remove(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("remove %v: %w", t, err))
+		}
+	}
+	return errors.Join(errs...)
+}

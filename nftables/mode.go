@@ -38,17 +38,13 @@ func (m mode) New(family proxy.Family) (proxy.Dataplane, error) {
 	return d, nil
 }
 
-// Cleanup implements proxy.Mode.
-func (mode) Cleanup(ctx context.Context) error {
-	var errs []error
+// tables are all that the mode has in the kernel.
+func tables() []*nft.Runner {
+	var all []*nft.Runner
 	for _, f := range proxy.Families {
-		for _, table := range []*nft.Runner{nft.NewRunner(f, schema), nft.NewProbe(f, schema)} {
-			if err := table.Remove(ctx); err != nil {
-				errs = append(errs, fmt.Errorf("remove table of %v: %w", f, err))
-			}
-		}
+		all = append(all, nft.NewRunner(f, schema), nft.NewProbe(f, schema))
 	}
-	return errors.Join(errs...)
+	return all
 }
 
 // Yield implements proxy.Yielder: IPVS serves packets that are not translated, which the rules that refuse would drop.
@@ -79,3 +75,9 @@ func refuseNothing(ctx context.Context, table *nft.Runner) error {
 	}
 	return table.Run(ctx, tx)
 }
+
+// Traces implements proxy.Mode.
+func (mode) Traces(context.Context) ([]string, error) { return nft.Traces(tables()) }
+
+// Cleanup implements proxy.Mode.
+func (mode) Cleanup(ctx context.Context) error { return nft.RemoveAll(ctx, tables()) }

@@ -78,6 +78,10 @@ type Mode interface {
 	// New makes the dataplane of a family. It does not touch the kernel.
 	New(family Family) (Dataplane, error)
 
+	// Traces names what Cleanup would remove or set back, an object each. It changes nothing. After an error it
+	// names what it found.
+	Traces(ctx context.Context) ([]string, error)
+
 	// Cleanup removes every trace of the mode in both families. It works without New and is
 	// harmless where there is nothing to remove.
 	Cleanup(ctx context.Context) error

@@ -80,7 +80,7 @@ func start(ctx context.Context, options *config.Options) error {
 	case options.WriteConfigTo != "":
 		return options.Write()
 	case options.Cleanup:
-		return cleanup(ctx, modes)
+		return sweep(ctx, os.Stdout, modeSweepers(ctx, modes, ""), false)
 	case options.InitOnly:
 		_, err := prepareKernel(ctx, cfg, chooseMode(ctx, cfg.Mode, newModeConfig(cfg)))
 		return err

@@ -36,6 +36,15 @@ func (t Tree) Get(setting string) (int, error) {
 	return n, nil
 }
 
+// Writable tells whether a setting can be changed: in a container it often cannot.
+func (t Tree) Writable(setting string) bool {
+	f, err := os.OpenFile(t.path(setting), os.O_WRONLY, 0)
+	if err != nil {
+		return false
+	}
+	return f.Close() == nil
+}
+
 // Set gives a setting a value unless it has it already. It returns what the value was. An error
 // names the file and both values.
 func (t Tree) Set(setting string, want int) (was int, err error) {

@@ -25,10 +25,12 @@ const nodeName = "node"
 // confine makes the mounts what they are in a container with readOnlyRootFilesystem: all are read-only, /proc/sys
 // and /sys too, but for the lock of iptables, which is mounted from the host.
 const confine = `set -eu
+for bind in $BINDS; do mount --bind "${bind%%:*}" "${bind#*:}"; done
 touch /run/xtables.lock
 mount --bind /run/xtables.lock /run/xtables.lock
 mount --bind /proc/sys /proc/sys
 cut -d' ' -f2 /proc/self/mounts | while read -r point; do
+	case " $BINDS " in *":$point "*) continue ;; esac
 	case $point in
 	/run/xtables.lock | /proc | /dev | /dev/*) ;;
 	*) mount -o remount,bind,ro "$point" 2>/dev/null || true ;;
@@ -46,6 +48,7 @@ type container struct {
 	env     map[string]string // what kubelet resolves the variables of spec to, and more variables
 	args    []string          // after those of spec
 	dir     string            // where the ConfigMap is mounted
+	binds   map[string]string // folders of the node that are mounted and can be written, by where
 }
 
 // with is the container with more arguments.
@@ -82,8 +85,20 @@ func (c container) command(t *testing.T) []string {
 	if i := slices.IndexFunc(command, func(arg string) bool { return strings.Contains(arg, "$(") }); i >= 0 {
 		t.Fatalf("nothing says what %q of container %s stands for", command[i], c.spec.Name)
 	}
+	root := t.TempDir()
+	binds := ""
+	for at, folder := range c.binds {
+		at = root + at
+		if err := os.MkdirAll(at, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		binds += folder + ":" + at + " "
+	}
+	for i := range command {
+		command[i] = strings.ReplaceAll(command[i], "=/host", "="+root+"/host")
+	}
 	if !ptr.Deref(c.spec.SecurityContext.Privileged, false) && *c.spec.SecurityContext.ReadOnlyRootFilesystem {
-		command = append([]string{"unshare", "--mount", "--propagation", "private", "sh", "-c", confine, "sh", t.TempDir()}, c.confined(t, command)...)
+		command = append([]string{"env", "BINDS=" + binds, "unshare", "--mount", "--propagation", "private", "sh", "-c", confine, "sh", t.TempDir()}, c.confined(t, command)...)
 	}
 	return command
 }

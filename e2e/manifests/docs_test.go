@@ -51,7 +51,7 @@ func quoted(text, pattern string) []string {
 func source(t *testing.T) []*ast.File {
 	t.Helper()
 	var files []*ast.File
-	for _, dir := range []string{"cmd", "proxy", "iptables", "nftables", "ipvs", "nfwatch", "conntrack", "preflight"} {
+	for _, dir := range []string{"cmd", "proxy", "iptables", "nftables", "ipvs", "nfwatch", "conntrack", "preflight", "kubeproxy", "nft"} {
 		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, entry fs.DirEntry, err error) error {
 			if err != nil || entry.IsDir() && entry.Name() == "proxytest" {
 				return cmp.Or(err, fs.SkipDir)

@@ -296,6 +296,11 @@ func TestCleanupRemovesEverythingWithThePrivilegesThatItHas(t *testing.T) {
 			if rules := n.rules(t); hasRulesOfSluice(rules) {
 				t.Errorf("clean-up left:\n%s", rules)
 			}
+			after := n.cleanup().with("--dry-run").start(t, n.Node)
+			after.succeeds(t)
+			if said := after.log(t); said != "Nothing to remove\n" {
+				t.Errorf("after the clean-up, a dry run says:\n%s", said)
+			}
 		})
 	}
 }

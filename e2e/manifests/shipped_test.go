@@ -64,7 +64,16 @@ func cleanupObjects(t *testing.T) []*unstructured.Unstructured {
 
 // cleanup is the container that removes every trace.
 func (s shipped) cleanup() container {
-	return container{spec: s.cleaner.Spec.Template.Spec.InitContainers[0]}
+	pod := s.cleaner.Spec.Template.Spec
+	c := container{spec: pod.InitContainers[0], binds: map[string]string{}}
+	for _, v := range pod.Volumes {
+		for _, m := range c.spec.VolumeMounts {
+			if m.Name == v.Name && v.HostPath != nil && *v.HostPath.Type == corev1.HostPathDirectory {
+				c.binds[m.MountPath] = v.HostPath.Path
+			}
+		}
+	}
+	return c
 }
 
 // env is what kubelet gives a container on the node.

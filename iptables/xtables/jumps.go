@@ -288,18 +288,27 @@ func (j Jump) words() []string {
 func planRemoval(prefix string, list listFunc) (plan edit, err error) {
 	for _, table := range ourTables {
 		for _, chain := range builtin[table] {
-			l, err := list(table, chain)
-			if err != nil {
+			ours := func(target string) bool { return strings.HasPrefix(target, prefix) }
+			if err := plan.removeJumps(table, chain, ours, list); err != nil {
 				return edit{}, err
-			}
-			for i, rule := range l.rules {
-				if strings.HasPrefix(targetOf(rule), prefix) {
-					plan.remove(table, l, i)
-				}
 			}
 		}
 	}
 	return plan, nil
+}
+
+// removeJumps deletes the rules of a chain that lead to chains of which ours tells.
+func (e *edit) removeJumps(table, chain string, ours func(target string) bool, list listFunc) error {
+	l, err := list(table, chain)
+	if err != nil {
+		return err
+	}
+	for i, rule := range l.rules {
+		if ours(targetOf(rule)) {
+			e.remove(table, l, i)
+		}
+	}
+	return nil
 }
 
 // tableWriter gathers lines by table.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -30,33 +31,46 @@ func (t tools) read(ctx context.Context, family proxy.Family, table, prefix stri
 	return found, nil
 }
 
-// save lists a table as it is parsed: a large one is never held whole.
+// save lists a table.
 func (t tools) save(ctx context.Context, table, prefix string) (contents, error) {
+	found := newContents()
+	err := t.stream(ctx, table, func(stdout io.Reader) (err error) {
+		found, err = parseSave(stdout, prefix)
+		return err
+	})
+	if err != nil {
+		return contents{}, err
+	}
+	return found, nil
+}
+
+// stream lists a table as it is parsed: a large one is never held whole.
+func (t tools) stream(ctx context.Context, table string, parse func(io.Reader) error) error {
 	var stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, t.saver, "-t", table)
 	cmd.Stderr = &stderr
 	cmd.WaitDelay = time.Second
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
-		return contents{}, err
+		return err
 	}
 	if err := cmd.Start(); err != nil {
-		return contents{}, err
+		return err
 	}
-	found, parseErr := parseSave(stdout, prefix)
+	parseErr := parse(stdout)
 	if parseErr != nil {
 		_ = cmd.Process.Kill() // else it waits for a reader of the rest
 	}
 	err = wait(cmd)
 	switch {
 	case ctx.Err() != nil:
-		return contents{}, ctx.Err()
+		return ctx.Err()
 	case parseErr != nil:
-		return contents{}, parseErr
+		return parseErr
 	case err != nil:
-		return contents{}, fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
 	}
-	return found, nil
+	return nil
 }
 
 // holds tells whether it is worth listing a table. Listing one of the legacy backend creates it, and its

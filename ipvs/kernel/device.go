@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -70,46 +71,123 @@ func AddCompatInterface() (bool, error) {
 	return true, nil
 }
 
-// KubeProxyHasAddresses tells whether the interface has addresses of a family. Ours never has: they are kube-proxy's.
-func KubeProxyHasAddresses(f proxy.Family) (bool, error) {
-	h, err := open()
-	if err != nil {
-		return false, err
-	}
-	defer h.Close()
-	link, err := h.LinkByName(compatName)
-	if _, missing := errors.AsType[netlink.LinkNotFoundError](err); missing {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("find interface %s: %w", compatName, err)
-	}
-	addrs, err := h.AddrList(link, int(addressFamily(f)))
-	if err != nil {
-		return false, fmt.Errorf("list addresses of interface %s: %w", compatName, err)
-	}
-	return slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return !a.IP.IsLinkLocalUnicast() }), nil
+// CompatInterface is what is known of the interface of that name.
+type CompatInterface struct {
+	There, Ours bool
+	Addrs       []netip.Addr
 }
 
-// RemoveCompatInterface removes the interface if it is ours.
+// FindCompatInterface looks for the interface.
+func FindCompatInterface() (CompatInterface, error) {
+	h, err := open()
+	if err != nil {
+		return CompatInterface{}, err
+	}
+	defer h.Close()
+	link, err := findCompat(h)
+	if link == nil || err != nil {
+		return CompatInterface{}, err
+	}
+	found := CompatInterface{There: true, Ours: link.Attrs().Alias == compatAlias}
+	addrs, err := h.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return found, fmt.Errorf("list addresses of interface %s: %w", compatName, err)
+	}
+	for _, a := range addrs {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && !ip.Unmap().IsLinkLocalUnicast() {
+			found.Addrs = append(found.Addrs, ip.Unmap())
+		}
+	}
+	return found, nil
+}
+
+// findCompat is the interface, or nil.
+func findCompat(h *netlink.Handle) (netlink.Link, error) {
+	link, err := h.LinkByName(compatName)
+	if _, missing := errors.AsType[netlink.LinkNotFoundError](err); missing {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find interface %s: %w", compatName, err)
+	}
+	return link, nil
+}
+
+// KubeProxyHasAddresses tells whether the interface has addresses of a family. Ours never has: they are kube-proxy's.
+func KubeProxyHasAddresses(f proxy.Family) (bool, error) {
+	found, err := FindCompatInterface()
+	return slices.ContainsFunc(found.Addrs, f.Has), err
+}
+
+// RemoveCompatInterface removes the interface if it is ours. If somebody has given it addresses, it becomes his: kube-proxy
+// takes what it finds.
 func RemoveCompatInterface() error {
+	found, err := FindCompatInterface()
+	if err != nil || !found.Ours {
+		return err
+	}
+	if len(found.Addrs) > 0 {
+		return withCompat(func(h *netlink.Handle, link netlink.Link) error { return h.LinkSetAlias(link, "") })
+	}
+	return withCompat(func(h *netlink.Handle, link netlink.Link) error { return h.LinkDel(link) })
+}
+
+// RemoveKubeProxysInterface removes the interface if it is not ours; with keep it takes its addresses and makes it ours.
+func RemoveKubeProxysInterface(keep bool) error {
+	found, err := FindCompatInterface()
+	if err != nil || !found.There || found.Ours {
+		return err
+	}
+	return withCompat(func(h *netlink.Handle, link netlink.Link) error {
+		if !keep {
+			return h.LinkDel(link)
+		}
+		addrs, err := h.AddrList(link, netlink.FAMILY_ALL)
+		if err != nil {
+			return err
+		}
+		for _, a := range addrs {
+			if err := h.AddrDel(link, &a); err != nil {
+				return err
+			}
+		}
+		return h.LinkSetAlias(link, compatAlias)
+	})
+}
+
+// withCompat does something with the interface, if it is there.
+func withCompat(f func(h *netlink.Handle, link netlink.Link) error) error {
 	h, err := open()
 	if err != nil {
 		return err
 	}
 	defer h.Close()
-	link, err := h.LinkByName(compatName)
-	if _, missing := errors.AsType[netlink.LinkNotFoundError](err); missing {
-		return nil
+	link, err := findCompat(h)
+	if link == nil || err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("find interface %s: %w", compatName, err)
-	}
-	if link.Attrs().Alias != compatAlias {
-		return nil
-	}
-	if err := h.LinkDel(link); err != nil {
-		return fmt.Errorf("remove interface %s: %w", compatName, err)
+	if err := f(h, link); err != nil {
+		return fmt.Errorf("change or remove interface %s: %w", compatName, err)
 	}
 	return nil
+}
+
+// LocalAddrs are the addresses of all interfaces of the node.
+func LocalAddrs() (map[netip.Addr]bool, error) {
+	h, err := open()
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	list, err := h.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	all := map[netip.Addr]bool{}
+	for _, a := range list {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok {
+			all[ip.Unmap()] = true
+		}
+	}
+	return all, nil
 }

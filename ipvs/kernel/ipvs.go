@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"os/exec"
 	"time"
 
@@ -180,6 +182,14 @@ func (k *IPVS) List(ctx context.Context) ([]Server, error) {
 		}
 	}
 	return all, nil
+}
+
+// ListIfLoaded is List, but of a kernel without IPVS, into which it does not bring the module.
+func (k *IPVS) ListIfLoaded(ctx context.Context) ([]Server, error) {
+	if _, err := os.Stat("/proc/thread-self/net/ip_vs"); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return k.List(ctx)
 }
 
 // Dests implements Servers.

@@ -75,11 +75,33 @@ func SetParams(tree sysctl.Tree) ([]Change, error) {
 	return changes, nil
 }
 
-// ResetParams gives the parameters the values that kernels start with.
-func ResetParams(tree sysctl.Tree) error {
-	var errs []error
+// Altered are the parameters that do not have the values that kernels start with, which are those of the Changes, and of these
+// the ones that cannot be written.
+func Altered(tree sysctl.Tree) (altered, fixed []Change, err error) {
 	for _, p := range params() {
-		if _, err := tree.Set(paramFolder+p.name, p.usual); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		file := paramFolder + p.name
+		is, err := tree.Get(file)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && is == p.usual {
+			continue
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("read parameters of IPVS: %w", err)
+		}
+		c := Change{"/" + file, is, p.usual}
+		if tree.Writable(file) {
+			altered = append(altered, c)
+		} else {
+			fixed = append(fixed, c)
+		}
+	}
+	return altered, fixed, nil
+}
+
+// Make makes changes.
+func Make(tree sysctl.Tree, changes []Change) error {
+	var errs []error
+	for _, c := range changes {
+		if _, err := tree.Set(c.File, c.Value); err != nil {
 			errs = append(errs, err)
 		}
 	}

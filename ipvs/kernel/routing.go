@@ -271,6 +271,31 @@ func (r *Router) missing(h *netlink.Handle, want Routes) (string, error) {
 	return "", nil
 }
 
+// Traces names all rules and routes that are ours.
+func (r *Router) Traces() ([]string, error) {
+	h, err := open()
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	have, err := r.find(h)
+	if err != nil {
+		return nil, fmt.Errorf("list rules and routes: %w", err)
+	}
+	var all []string
+	for _, x := range have.rules {
+		all = append(all, fmt.Sprintf("routing: %v, rule of priority %d", r.family, x.Priority))
+	}
+	for _, x := range have.routes {
+		to := "everything"
+		if d := destination(x); d != "0" {
+			to = d
+		}
+		all = append(all, fmt.Sprintf("routing: %v, route to %s of table %d", r.family, to, x.Table))
+	}
+	return all, nil
+}
+
 // Remove removes all rules and routes that are ours.
 func (r *Router) Remove() error {
 	h, err := open()

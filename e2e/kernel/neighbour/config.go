@@ -25,7 +25,7 @@ func (k *KubeProxy) configuration(c proxytest.Node) fields {
 	f := fields{
 		"apiVersion":       "kubeproxy.config.k8s.io/v1alpha1",
 		"kind":             "KubeProxyConfiguration",
-		"mode":             string(k.mode),
+		"mode":             k.mode.name(),
 		"hostnameOverride": "node",
 		"clientConnection": fields{"kubeconfig": filepath.Join(k.dir, "kubeconfig"), "contentType": "application/json"},
 		"conntrack":        fields{"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},

@@ -30,12 +30,24 @@ import (
 // Mode is one of kube-proxy's.
 type Mode string
 
-// The modes. Of iptables it is the backend nft.
+// The modes. Modes iptables and ipvs use backend nft, but for the one with another name.
 const (
-	IPTables Mode = "iptables"
-	NFTables Mode = "nftables"
-	IPVS     Mode = "ipvs"
+	IPTables       Mode = "iptables"
+	IPTablesLegacy Mode = "iptables-legacy"
+	NFTables       Mode = "nftables"
+	IPVS           Mode = "ipvs"
 )
+
+// backend is the one of iptables that is used.
+func (m Mode) backend() string {
+	if m == IPTablesLegacy {
+		return "legacy"
+	}
+	return "nft"
+}
+
+// name is what kube-proxy calls the mode.
+func (m Mode) name() string { return strings.TrimSuffix(string(m), "-legacy") }
 
 // KubeProxy is a kube-proxy in the namespace of a lab's node. It implements proxytest.Neighbour. It is not safe for concurrent
 // use.
@@ -71,7 +83,7 @@ func Start(t testing.TB, l *lab.Lab, binary string, mode Mode) *KubeProxy {
 	server := &http.Server{Handler: k.api, ReadHeaderTimeout: time.Minute}
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(func() {
-		k.stop()
+		k.Stop()
 		_ = server.Close()
 		if t.Failed() {
 			t.Logf("the end of kube-proxy's log:\n%s", k.log.end())
@@ -80,9 +92,9 @@ func Start(t testing.TB, l *lab.Lab, binary string, mode Mode) *KubeProxy {
 	return k
 }
 
-// linkTools makes a folder in which plain iptables and its kin are of backend nft: kube-proxy takes what it finds.
+// linkTools makes a folder in which plain iptables and its kin are of the backend: kube-proxy takes what it finds.
 func (k *KubeProxy) linkTools() error {
-	program, err := exec.LookPath("xtables-nft-multi")
+	program, err := exec.LookPath("xtables-" + k.mode.backend() + "-multi")
 	if err != nil {
 		return err
 	}
@@ -95,7 +107,8 @@ func (k *KubeProxy) linkTools() error {
 	return errors.Join(errs...)
 }
 
-func (k *KubeProxy) stop() {
+// Stop ends the process. Its rules stay, and the next Serve starts another one.
+func (k *KubeProxy) Stop() {
 	if k.process != nil {
 		k.process.Kill()
 		k.process = nil
@@ -159,7 +172,7 @@ func (k *KubeProxy) ensure(c proxytest.Node) error {
 	if err != nil || string(config) == k.config && k.process != nil {
 		return err
 	}
-	k.stop()
+	k.Stop()
 	k.config = string(config)
 	files := map[string]string{
 		"config": k.config,
@@ -216,7 +229,7 @@ func (k *KubeProxy) rules(f proxy.Family) (string, error) {
 	case IPVS:
 		return k.lab.Node.Run("ipvsadm", "-Ln")
 	}
-	return k.lab.Node.Run("ip"+six+"tables-nft-save", "-t", "nat")
+	return k.lab.Node.Run("ip"+six+"tables-"+k.mode.backend()+"-save", "-t", "nat")
 }
 
 // logBuffer keeps the end of what is written. It is safe for concurrent use.
