@@ -15,8 +15,8 @@ PATH     := $(PATH):/usr/sbin:/sbin
 DEMO_DEPS := iptables:iptables
 TEST_DEPS := $(DEMO_DEPS) nft:nftables ipset:ipset etcd:etcd-server ip:iproute2 gcc:gcc
 
-# The suites with a real API server, and the packages of all others.
-CLUSTER  := ./e2e/cluster/... ./e2e/faults/... ./e2e/manifests/...
+# The suites with a real API server, and the packages of all others. Mode ipvs is for the virtual machine, below.
+CLUSTER  := -skip TestCluster/ipvs|TestFaults/ipvs ./e2e/cluster/... ./e2e/faults/... ./e2e/manifests/...
 PACKAGES = $(shell $(GO) list ./... | grep -v -e /e2e/cluster -e /e2e/faults -e /e2e/manifests -e /e2e/vm -e /e2e/ipvs)
 
 # The virtual machine with an older kernel, and what is tested in it.
@@ -26,10 +26,15 @@ VM_TESTS  := TestKernelIptables/nft/IPv4|^TestKernelNftables$$/IPv4|^TestKernelN
 # IPVS_TESTS=. IPVS_SKIP=none is all in both.
 IPVS_TESTS ?= TestKernelIPVS/IPv4|TestKernelIPVS/IPv6/(matrix|a_pod_reaches_itself|source_ranges_drop|without_endpoints)|TestKernel[^I]
 IPVS_SKIP  ?= thousands_of_endpoints
+# Of the stories of the cluster suite and of its faults those that this mode can get wrong.
+IPVS_CLUSTER ?= TestCluster/ipvs
+IPVS_FAULTS  ?= TestFaults/ipvs/(Restart|Crash|Upgrade|Damaged|Rewritten|NodeEdited|SysctlsReadOnly|Rebooted)
 VM_SUITES = -suite 'virtual machine: ./e2e/vm' \
 	-suite 'kernel 6.1: -exec $(VM) -run $(VM_TESTS) ./e2e/kernel' \
 	-suite 'guards in kernel 6.1: -exec $(VM) -run TestKernelGuard/IPv4|TestKernelManyClients ./nftables' \
 	-suite 'IPVS: -exec $(VM) -run $(IPVS_TESTS) -skip //$(IPVS_SKIP) ./e2e/ipvs -args -sluice=$(CURDIR)/bin/sluice' \
+	-suite 'IPVS cluster: -exec $(VM) -run $(IPVS_CLUSTER) ./e2e/cluster -args -sluice=$(CURDIR)/bin/sluice' \
+	-suite 'IPVS faults: -exec $(VM) -run $(IPVS_FAULTS) ./e2e/faults -args -sluice=$(CURDIR)/bin/sluice' \
 	-suite 'clock: -exec $(VM) -run TestFaults/nftables/ClockJump ./e2e/faults -args -sluice=$(CURDIR)/bin/sluice'
 
 # What is released for each of these: the binary, what it consists of, and all licences.

@@ -45,6 +45,7 @@ var stories = []struct {
 
 	{"RestartLosesNothing", restartLosesNothing},
 	{"CrashLosesNothing", crashLosesNothing},
+	{"ConnectionsOutliveTheirEndpoint", connectionsOutliveTheirEndpoint},
 	{"RestartCatchesUp", restartCatchesUp},
 	{"LostAPIServerKeepsTheRules", lostAPIServerKeepsTheRules},
 	{"StartWaitsForTheAPIServer", startWaitsForTheAPIServer},

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -225,10 +224,8 @@ func changedTypeTakesItsFrontendsAlong(s *story) {
 		return nil
 	})
 	families(func(f proxy.Family) {
-		for _, gone := range []string{in(f, vip).String() + "/", fmt.Sprintf("%d", svc.Spec.Ports[0].NodePort), fmt.Sprintf("%d", svc.Spec.HealthCheckNodePort)} {
-			if rules := s.rules(f, gone); len(rules) > 0 {
-				s.Errorf("%v rules still mention %s:\n%s", f, gone, strings.Join(rules, "\n"))
-			}
+		for _, gone := range []string{in(f, vip).String(), fmt.Sprint(svc.Spec.Ports[0].NodePort), fmt.Sprint(svc.Spec.HealthCheckNodePort)} {
+			s.unmentioned(f, gone)
 		}
 	})
 }
@@ -243,9 +240,8 @@ func deletedServiceIsGone(s *story) {
 			s.unserved(from, clusterIP(svc, f))
 			s.unserved(from, nodePort(svc, f))
 		}
-		if rules := s.rules(f, s.namespace+"/web"); len(rules) > 0 {
-			s.Errorf("%v rules are left:\n%s", f, strings.Join(rules, "\n"))
-		}
+		s.unmentioned(f, s.namespace+"/web")
+		s.unmentioned(f, clusterIP(svc, f).Addr().String())
 	})
 	// Its slices are still there: a Service that comes after its endpoints is served as well.
 	svc = s.service("web")
@@ -259,6 +255,7 @@ func resentSlicesWriteNothing(s *story) {
 	s.endpoints(svc, ready(s.local(), s.remote())...)
 	families(func(f proxy.Family) { s.reaches(s.Client, clusterIP(svc, f), s.local(), s.remote()) })
 
+	s.awaitSettled(s.T)
 	seen := s.metric(s.T, events)
 	before := [...]string{s.save(s.T, proxy.IPv4), s.save(s.T, proxy.IPv6)}
 	syncs := s.syncs()

@@ -143,7 +143,7 @@ func metricsSayWhatHappened(s *story) {
 	}
 	families(func(f proxy.Family) {
 		for _, table := range []string{"nat", "filter"} {
-			if s.mode.Mode != "iptables" {
+			if s.kernel.table != "" {
 				break
 			}
 			series := fmt.Sprintf(`kubeproxy_sync_proxy_rules_iptables_total{ip_family="%v",table="%s"}`, f, table)

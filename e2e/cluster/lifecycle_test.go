@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/sluice-proxy/sluice/e2e/load"
@@ -88,6 +89,58 @@ func crashLosesNothing(s *story) {
 	tr.end()
 }
 
+// connectionsOutliveTheirEndpoint: a pod that is told to stop goes on with the connections that it has, whatever becomes
+// of Sluice and of the Service meanwhile.
+func connectionsOutliveTheirEndpoint(s *story) {
+	svc := s.service("web")
+	s.endpoints(svc, ready(s.local())...)
+	open := map[*lab.Conn]lab.Outcome{}
+	hangUp := sync.OnceFunc(func() {
+		for conn := range open {
+			conn.Close()
+		}
+	})
+	s.Cleanup(hangUp)
+	families(func(f proxy.Family) {
+		for _, from := range s.everyone() {
+			s.reaches(from, clusterIP(svc, f), s.local())
+			conn, o := from.Connect(s.probe(from, clusterIP(svc, f), answerLimit))
+			if conn == nil {
+				s.Fatalf("connection of %s: %v", from.Name, o)
+			}
+			open[conn] = o
+		}
+	})
+	stay := func(when string) {
+		s.Helper()
+		for conn, was := range open {
+			if o := conn.Again(answerLimit); o != was {
+				s.Errorf("%s: %v, was %v", when, o, was)
+			}
+		}
+	}
+	moves := func(to ...*lab.Host) {
+		s.Helper()
+		s.endpoints(svc, ready(to...)...)
+		families(func(f proxy.Family) { s.reaches(s.Client, clusterIP(svc, f), to...) })
+	}
+
+	moves(s.remote())
+	stay("without the endpoint")
+	s.sluice.Kill()
+	s.start(s.T)
+	families(func(f proxy.Family) { s.reaches(s.Client, clusterIP(svc, f), s.remote()) })
+	stay("after a crash")
+	moves(s.local(), s.remote())
+	stay("with the endpoint again")
+	moves(s.remote())
+	s.delete("web")
+	families(func(f proxy.Family) { s.unserved(s.Client, clusterIP(svc, f)) })
+	stay("without the Service")
+	hangUp()
+	families(func(f proxy.Family) { s.unmentioned(f, s.namespace+"/web") })
+}
+
 // restartCatchesUp: what happened while Sluice was away holds once it says that it is healthy.
 func restartCatchesUp(s *story) {
 	gone, changed := s.service("gone"), s.service("changed")
@@ -168,18 +221,18 @@ func flushedRulesComeBack(s *story) {
 	s.endpoints(svc, ready(s.local(), s.remote())...)
 	families(func(f proxy.Family) {
 		s.reaches(s.Client, clusterIP(svc, f), s.local(), s.remote())
-		for _, flush := range s.flushes(f) {
-			if _, err := s.Node.Run(flush[0], flush[1:]...); err != nil {
+		for _, command := range s.kernel.breaks(s.world, f) {
+			if _, err := s.run(command); err != nil {
 				s.Fatal(err)
 			}
 			s.reaches(s.Client, clusterIP(svc, f), s.local(), s.remote())
 		}
-		if s.mode.Mode != "iptables" {
+		if s.kernel.table != "" {
 			return
 		}
-		// The script flushed what others had, too.
-		for _, rule := range []string{"-t nat -A FOREIGN -p tcp --dport 9 -j RETURN", "-t nat -A PREROUTING -j FOREIGN"} {
-			if _, err := s.Node.Run(s.tool(f, ""), strings.Fields(rule)...); err != nil {
+		// The script flushed what others had in the same tables, too.
+		for _, rule := range foreignNAT {
+			if _, err := s.run(s.tool(f, "") + " " + rule); err != nil {
 				s.Fatal(err)
 			}
 		}

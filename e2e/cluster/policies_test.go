@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -71,7 +72,10 @@ func affinityKeepsClientsTogether(s *story) {
 	families(func(f proxy.Family) {
 		for _, client := range s.Client.Addrs(f) {
 			eventually(s.T, fmt.Sprintf("%v keeps its backend", client), func() error {
-				return s.checkAffinity(client, clusterIP(svc, f), nodePort(svc, f))
+				if !s.kernel.alone {
+					return s.checkAffinity(client, clusterIP(svc, f), nodePort(svc, f))
+				}
+				return errors.Join(s.checkAffinity(client, clusterIP(svc, f)), s.checkAffinity(client, nodePort(svc, f)))
 			})
 		}
 	})

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -12,42 +13,46 @@ import (
 // tool is the name of an iptables program of the world's backend.
 func (w *world) tool(f proxy.Family, suffix string) string { return w.mode.Tool(f, suffix) }
 
-// save is what iptables-save says of the node, without counters, and in mode nftables its table, too.
+// save is all that the node has in which a mode may have something, without counters.
 func (w *world) save(t *testing.T, f proxy.Family) string {
 	t.Helper()
-	out, err := w.Node.Run(w.tool(f, "save"))
+	out, err := w.run(w.tool(f, "save"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w.mode.Mode == "nftables" {
-		tables, err := w.Node.Run("nft", "list", "tables", nftFamily(f))
+	if w.kernel.table != "" {
+		table, err := w.listTable(f)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if strings.Contains(tables, " sluice\n") {
-			table, err := w.Node.Run("nft", "-s", "list", "table", nftFamily(f), "sluice")
+		out += table
+	}
+	if w.kernel.lists != nil {
+		for _, command := range w.kernel.lists(f) {
+			list, err := w.run(command)
 			if err != nil {
 				t.Fatal(err)
 			}
-			out += table
+			out += list
 		}
 	}
-	return regexp.MustCompile(`(?m)^#.*\n| \[\d+:\d+\]`).ReplaceAllString(out, "")
+	return passing.ReplaceAllString(out, "")
 }
 
-func nftFamily(f proxy.Family) string {
-	if f == proxy.IPv6 {
-		return "ip6"
-	}
-	return "ip"
-}
+// passing is what says nothing: comments, counters, and rules of the kernel whose priorities look like NodePorts.
+var passing = regexp.MustCompile(`(?m)^#.*\n| \[\d+:\d+\]|^3276[67]:.*\n`)
 
-// flushes are commands of a firewall script that takes away what serves.
-func (w *world) flushes(f proxy.Family) [][]string {
-	if w.mode.Mode == "nftables" {
-		return [][]string{{"nft", "flush", "chain", nftFamily(f), "sluice", "nat-prerouting"}, {"nft", "delete", "table", nftFamily(f), "sluice"}}
+// awaitSettled waits until nothing of the past is left that will go by itself.
+func (w *world) awaitSettled(t *testing.T) {
+	t.Helper()
+	for _, f := range proxy.Families {
+		eventually(t, fmt.Sprintf("%v is settled", f), func() error {
+			if all := w.save(t, f); w.kernel.unsettled != "" && strings.Contains(all, w.kernel.unsettled) {
+				return errors.New(all)
+			}
+			return nil
+		})
 	}
-	return [][]string{{w.tool(f, ""), "-t", "nat", "-F"}, {w.tool(f, ""), "-t", "nat", "-F", "PREROUTING"}}
 }
 
 // emptyTable is a table as iptables leaves it behind once somebody looked at it.
@@ -59,20 +64,21 @@ func (w *world) rulesLeft(t *testing.T, f proxy.Family) string {
 	return emptyTable.ReplaceAllString(w.save(t, f), "")
 }
 
+// foreignNAT are rules of others in a table that is flushed in passing.
+var foreignNAT = []string{"-t nat -A FOREIGN -p tcp --dport 9 -j RETURN", "-t nat -A PREROUTING -j FOREIGN"}
+
 // leaveForeignRules makes the node's tables as other software might have them, and remembers that.
 func (w *world) leaveForeignRules(t *testing.T) {
 	t.Helper()
 	w.before = map[string]string{}
 	for _, f := range proxy.Families {
-		for _, rule := range []string{
+		for _, rule := range append([]string{
 			"-t nat -N FOREIGN",
-			"-t nat -A FOREIGN -p tcp --dport 9 -j RETURN",
-			"-t nat -A PREROUTING -j FOREIGN",
 			"-A INPUT -p tcp --dport 9 -j DROP",
 			"-A FORWARD -p tcp --dport 9 -j DROP",
 			"-t mangle -A POSTROUTING -p tcp --dport 9 -j MARK --set-xmark 0x10/0x10",
-		} {
-			if _, err := w.Node.Run(w.tool(f, ""), strings.Fields(rule)...); err != nil {
+		}, foreignNAT...) {
+			if _, err := w.run(w.tool(f, "") + " " + rule); err != nil {
 				t.Fatal(err)
 			}
 		}

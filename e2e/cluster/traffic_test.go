@@ -1,8 +1,10 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -172,14 +174,15 @@ func (s *story) byPod(o lab.Outcome) bool {
 	return o.Result == lab.Answered && o.Server != s.World.Name
 }
 
-// rules are all of the node's iptables rules of a family that mention the text.
-func (s *story) rules(f proxy.Family, text string) []string {
+// unmentioned waits until nothing that the node has in a family mentions the text. What still has connections may go
+// later than it is served.
+func (s *story) unmentioned(f proxy.Family, text string) {
 	s.Helper()
-	var found []string
-	for line := range strings.Lines(s.save(s.T, f)) {
-		if strings.Contains(line, text) {
-			found = append(found, strings.TrimSpace(line))
+	whole := regexp.MustCompile(`(?m)^(.*[^\w.\n])?` + regexp.QuoteMeta(text) + `([^\w.\n].*)?$`) // no part of another address or number
+	eventually(s.T, fmt.Sprintf("%v mentions %s no more", f, text), func() error {
+		if found := whole.FindAllString(s.save(s.T, f), -1); len(found) > 0 {
+			return errors.New(strings.Join(found, "\n"))
 		}
-	}
-	return found
+		return nil
+	})
 }

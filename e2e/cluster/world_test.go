@@ -29,6 +29,7 @@ const (
 type world struct {
 	*lab.Lab
 	mode       suite.Mode
+	kernel     kernel
 	plane      *suite.Cluster
 	api        kubernetes.Interface
 	kubeconfig string
@@ -38,7 +39,12 @@ type world struct {
 
 // newWorld makes a cluster in which Sluice does not run yet.
 func newWorld(t *testing.T, mode suite.Mode) *world {
-	w := &world{Lab: lab.Start(t, lab.Config{}), mode: mode}
+	mode.Require(t)
+	k, known := kernels[mode.Mode]
+	if !known {
+		t.Fatalf("nothing says how mode %s programs the kernel", mode.Mode)
+	}
+	w := &world{Lab: lab.Start(t, lab.Config{}), mode: mode, kernel: k}
 	w.serve(t)
 	w.plane = suite.StartCluster(t, w.Lab, controlplane.Config{Users: []string{user}})
 	w.api, w.kubeconfig = w.plane.API, w.plane.WriteKubeconfig(t, user)

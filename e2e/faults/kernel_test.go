@@ -19,4 +19,5 @@ type kernel struct {
 var kernels = map[string]kernel{
 	"iptables": iptablesKernel,
 	"nftables": nftablesKernel,
+	"ipvs":     ipvsKernel,
 }

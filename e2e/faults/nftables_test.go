@@ -10,7 +10,7 @@ import (
 )
 
 var nftablesKernel = kernel{
-	rules:    nftablesRules,
+	rules:    func(w *world) (string, error) { return tableRules(w, "sluice") },
 	damages:  nftablesDamages,
 	litter:   func(s *story) { s.nft("add element ip sluice cluster-ips { 192.0.2.254 }") },
 	littered: "ip set cluster-ips 192.0.2.254\n",
@@ -59,16 +59,16 @@ func deleteFirstLookUp(s *story) {
 	}
 }
 
-// nftablesRules are Sluice's tables: a line for each element and rule. Which backend has which slot or number, clients,
+// tableRules are the tables of a name in both families: a line for each element and rule. Which backend has which slot or number, clients,
 // and chains that wait to be used again are left out: they tell how the table came to be.
-func nftablesRules(w *world) (string, error) {
+func tableRules(w *world, name string) (string, error) {
 	var all []string
 	for _, f := range proxy.Families {
 		out, err := w.Node.Run("nft", "-s", "list", "ruleset", nftFamilies[f])
 		if err != nil {
 			return "", err
 		}
-		for _, block := range blocks(out, "table "+nftFamilies[f]+" sluice {") {
+		for _, block := range blocks(out, "table "+nftFamilies[f]+" "+name+" {") {
 			for _, line := range block.lines(out) {
 				all = append(all, fmt.Sprintf("%s %s %s\n", nftFamilies[f], block.name, line))
 			}

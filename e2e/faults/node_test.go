@@ -160,13 +160,12 @@ func sysctlsReadOnly(s *story) {
 
 // rebooted: the kernel is empty, and the API server answers at its own address only.
 func rebooted(s *story) {
-	over, overLong := s.load.excuse(fresh, nodePort, sticky, stream), s.load.excuse(long)
+	over, overCut := s.load.excuse(fresh, nodePort, sticky, stream), s.load.cut()
 	s.sluice.Kill()
 	s.kernel.empty(s)
 	if err := s.Node.FlushFlows(); err != nil {
 		s.Fatal(err)
 	}
-	s.load.flowsLost = true
 	s.start(s.T)
 	s.awaitRules(s.T, s.before)
 	s.load.forget()
@@ -178,6 +177,5 @@ func rebooted(s *story) {
 		}
 		_ = conn.Close()
 	}
-	s.load.pass(4) // every long connection was used again, and ended
-	overLong()
+	overCut()
 }

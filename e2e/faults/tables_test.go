@@ -20,6 +20,9 @@ type damage struct {
 	// forgets is set if what the kernel knew of clients is gone, and affinity with it.
 	forgets bool
 
+	// cuts is set if connections that are open may end, whenever they are used again.
+	cuts bool
+
 	// harmless is set if nothing needs to be mended.
 	harmless bool
 
@@ -34,7 +37,10 @@ func damaged(s *story) {
 		}
 		repairs := s.repairs(s.T)
 		fl := s.load.openFlows()
-		over := s.load.excuse(d.excuses...)
+		over, overCut := s.load.excuse(d.excuses...), func() {}
+		if d.cuts {
+			overCut = s.load.cut()
+		}
 		d.do(s)
 		eventually(s.T, d.name+": repaired", func() error {
 			if !d.harmless && s.repairs(s.T) == repairs {
@@ -47,6 +53,7 @@ func damaged(s *story) {
 			s.load.forget()
 		}
 		over()
+		overCut()
 		fl.end(s.load)
 		s.Logf("%s: %v repairs, %s", d.name, s.repairs(s.T)-repairs, s.load.failures())
 		s.load.pass(2) // repairs that follow each other closely are spread out

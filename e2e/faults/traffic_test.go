@@ -77,7 +77,7 @@ type traffic struct {
 	renewed int // how often the long connections were given up for new ones
 
 	sinks     []*sink
-	flowsLost bool // the kernel forgot all that it knew
+	flowsLost bool // the kernel forgot where they went
 	sources   int
 	since     time.Time
 }
@@ -323,6 +323,18 @@ func (tr *traffic) excuse(kinds ...kind) (over func()) {
 	}
 	turn()
 	return turn
+}
+
+// cut lets open connections end, and one-way streams move, until over is called, which waits for every long one to be used
+// again.
+func (tr *traffic) cut() (over func()) {
+	tr.flowsLost = true
+	turn := tr.excuse(long)
+	return func() {
+		tr.t.Helper()
+		tr.pass(4)
+		turn()
+	}
 }
 
 func (tr *traffic) made() map[kind]int {

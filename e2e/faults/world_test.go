@@ -34,6 +34,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T, mode suite.Mode) *world {
+	mode.Require(t)
 	k, known := kernels[mode.Mode]
 	if !known {
 		t.Fatalf("nothing says how mode %s can be broken", mode.Mode)
