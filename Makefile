@@ -26,15 +26,13 @@ VM_TESTS  := TestKernelIptables/nft/IPv4|^TestKernelNftables$$/IPv4|^TestKernelN
 # IPVS_TESTS=. IPVS_SKIP=none is all in both.
 IPVS_TESTS ?= TestKernelIPVS/IPv4|TestKernelIPVS/IPv6/(matrix|a_pod_reaches_itself|source_ranges_drop|without_endpoints)|TestKernel[^I]
 IPVS_SKIP  ?= thousands_of_endpoints
-# Of the stories of the cluster suite and of its faults those that this mode can get wrong.
-IPVS_CLUSTER ?= TestCluster/ipvs
-IPVS_FAULTS  ?= TestFaults/ipvs/(Restart|Crash|Upgrade|Damaged|Rewritten|NodeEdited|SysctlsReadOnly|Rebooted)
+# The stories of the cluster suite that are about the same code in every mode are left to the other modes, in which they take less long.
+IPVS_ALIKE ?= Health|Events|LostAPIServer|StartWaits
 VM_SUITES = -suite 'virtual machine: ./e2e/vm' \
 	-suite 'kernel 6.1: -exec $(VM) -run $(VM_TESTS) ./e2e/kernel' \
 	-suite 'guards in kernel 6.1: -exec $(VM) -run TestKernelGuard/IPv4|TestKernelManyClients ./nftables' \
 	-suite 'IPVS: -exec $(VM) -run $(IPVS_TESTS) -skip //$(IPVS_SKIP) ./e2e/ipvs -args -sluice=$(CURDIR)/bin/sluice' \
-	-suite 'IPVS cluster: -exec $(VM) -run $(IPVS_CLUSTER) ./e2e/cluster -args -sluice=$(CURDIR)/bin/sluice' \
-	-suite 'IPVS faults: -exec $(VM) -run $(IPVS_FAULTS) ./e2e/faults -args -sluice=$(CURDIR)/bin/sluice' \
+	-suite 'IPVS cluster: -exec $(VM) -run TestCluster/ipvs -skip TestCluster/ipvs/($(IPVS_ALIKE)) ./e2e/cluster -args -sluice=$(CURDIR)/bin/sluice' \
 	-suite 'clock: -exec $(VM) -run TestFaults/nftables/ClockJump ./e2e/faults -args -sluice=$(CURDIR)/bin/sluice'
 
 # What is released for each of these: the binary, what it consists of, and all licences.

@@ -126,17 +126,15 @@ func metricsSayWhatHappened(s *story) {
 	if err != nil {
 		s.Fatal(err)
 	}
-	for _, name := range []string{
+	for _, name := range append([]string{
 		"kubeproxy_sync_proxy_rules_duration_seconds_bucket",
-		"kubeproxy_sync_full_proxy_rules_duration_seconds_count",
-		"kubeproxy_sync_partial_proxy_rules_duration_seconds_count",
 		"kubeproxy_sync_proxy_rules_last_timestamp_seconds",
 		"kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds",
 		"kubeproxy_sync_proxy_rules_service_changes_total",
 		"kubeproxy_proxy_healthz_total",
 		"go_goroutines",
 		"process_cpu_seconds_total",
-	} {
+	}, s.kernel.metrics...) {
 		if !strings.Contains(a.Body, "\n"+name) {
 			s.Errorf("/metrics lacks %s", name)
 		}

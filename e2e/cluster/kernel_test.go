@@ -23,6 +23,9 @@ type kernel struct {
 	// unsettled is a part of what is listed, as long as something of the past waits for its end.
 	unsettled string
 
+	// metrics are those that not every mode has, as in kube-proxy.
+	metrics []string
+
 	// alone is set if each frontend of a Service remembers its clients by itself.
 	alone bool
 }
@@ -33,10 +36,12 @@ var kernels = map[string]kernel{
 		breaks: func(w *world, f proxy.Family) []string {
 			return []string{w.tool(f, "") + " -t nat -F", w.tool(f, "") + " -t nat -F PREROUTING"}
 		},
+		metrics: phases,
 	},
 	"nftables": {
-		table:  "sluice",
-		breaks: func(_ *world, f proxy.Family) []string { return breakTable(f, "sluice", "nat-prerouting") },
+		table:   "sluice",
+		breaks:  func(_ *world, f proxy.Family) []string { return breakTable(f, "sluice", "nat-prerouting") },
+		metrics: phases,
 	},
 	"ipvs": {
 		table: "sluice-ipvs",
@@ -52,6 +57,8 @@ var kernels = map[string]kernel{
 		alone:     true,
 	},
 }
+
+var phases = []string{"kubeproxy_sync_full_proxy_rules_duration_seconds_count", "kubeproxy_sync_partial_proxy_rules_duration_seconds_count"}
 
 func breakTable(f proxy.Family, table, chain string) []string {
 	return []string{
