@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,7 +21,11 @@ const maxElements = 2000
 
 // router sets rules and routes.
 type router interface {
+	// Apply compares want with what is there.
 	Apply(want kernel.Routes) (writes int, err error)
+
+	// Change compares it with what was applied.
+	Change(was, want kernel.Routes) (writes int, err error)
 }
 
 // dataplane writes one family's table and virtual servers. It implements proxy.Dataplane and proxy.Watcher.
@@ -34,6 +39,7 @@ type dataplane struct {
 	batch    int                                                // elements of a transaction
 	watch    func(ctx context.Context, doubt func(reason string)) error
 
+	busy   sync.Mutex            // held while something is changed: the audit does not look then
 	held   *held                 // nil: nothing is known
 	known  map[kernel.ID]bool    // virtual servers that are ours, also when the table that says so is lost
 	past   map[kernel.ID]*server // what was held last, before the kernel was read anew
@@ -58,6 +64,8 @@ func newDataplane(cfg Config, f proxy.Family, table nft.Interface, servers kerne
 
 // Apply implements proxy.Dataplane. It runs nothing if want asks for what is there.
 func (d *dataplane) Apply(ctx context.Context, want *proxy.Snapshot) (proxy.Report, error) {
+	d.busy.Lock()
+	defer d.busy.Unlock()
 	now := d.now()
 	d.fresh = false
 	d.report.full = false
@@ -77,7 +85,11 @@ func (d *dataplane) Apply(ctx context.Context, want *proxy.Snapshot) (proxy.Repo
 }
 
 // Resync implements proxy.Dataplane: the next Apply reads what is there.
-func (d *dataplane) Resync(string) { d.forget() }
+func (d *dataplane) Resync(string) {
+	d.busy.Lock()
+	defer d.busy.Unlock()
+	d.forget()
+}
 
 // forget has the kernel read anew. Since when something drains is not to be read there.
 func (d *dataplane) forget() {
@@ -138,9 +150,14 @@ func (d *dataplane) attempt(ctx context.Context, target *proxy.Snapshot) ([]shel
 	if err := d.turn(ctx, target.Node()); err != nil {
 		return nil, err
 	}
-	refused, err := d.execute(ctx, d.changes(target))
+	changes := d.changes(target)
+	d.held.take(changes)
+	refused, err := d.execute(ctx, changes)
 	if err != nil || len(refused) > 0 {
 		return refused, err
+	}
+	if err := d.route(target.Node()); err != nil {
+		return nil, err
 	}
 	d.held.applied = target
 	return nil, d.refuse(ctx)
@@ -158,19 +175,26 @@ func (d *dataplane) turn(ctx context.Context, n *proxy.Node) error {
 	}
 	h.writer = next
 	h.applied = nil // frontends of NodePorts follow the node's addresses
-	return d.route(n)
+	return nil
 }
 
 // route brings rules and routes to the kernel.
 func (d *dataplane) route(n *proxy.Node) error {
-	want := kernel.Routes{Mark: d.cfg.RouteMark, Last: n.ServiceCIDRs}
+	was := d.routes.Load()
+	want := kernel.Routes{Mark: d.cfg.RouteMark, Last: n.ServiceCIDRs, Addrs: d.held.outerAddrs()}
 	if slices.Contains(n.Addrs, n.IP) {
 		want.Source = n.IP
 	}
-	if was := d.routes.Load(); was != nil && was.Equal(want) && !d.fresh {
+	var writes int
+	var err error
+	switch {
+	case was == nil || d.fresh:
+		writes, err = d.router.Apply(want)
+	case was.Equal(want):
 		return nil
+	default:
+		writes, err = d.router.Change(*was, want)
 	}
-	writes, err := d.router.Apply(want)
 	d.report.routes += writes
 	if err != nil {
 		return err

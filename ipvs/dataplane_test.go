@@ -231,6 +231,49 @@ func (s *spy) Run(ctx context.Context, tx *transaction) error {
 	return err
 }
 
+// TestKernelPriorityServicesComeFirst looks at a cold start from transaction to transaction: the priority service is served before
+// anything is known of the others, and all that refuses comes last.
+func TestKernelPriorityServicesComeFirst(t *testing.T) {
+	inKernels(t, func(n *node) {
+		api := n.port(service{name: "zz-api", ip: "10.96.0.1", backends: []int{1}})
+		api.Priority = true
+		ports := map[proxy.ServicePortName]*proxy.ServicePort{api.Name: api}
+		for _, s := range crowd(100) {
+			p := n.port(s)
+			ports[p.Name] = p
+		}
+		var served []int // frontends, after each transaction
+		var refusing []bool
+		d := n.dataplane()
+		d.table = &watchedTable{Interface: d.table, ran: func(state *nft.State) {
+			served = append(served, len(state.Elements[frontends.name()]))
+			refusing = append(refusing, len(state.Chains[reject]) > 0)
+		}}
+		n.apply(d, proxy.NewSnapshot(n.facts, ports))
+		first := slices.IndexFunc(served, func(n int) bool { return n > 0 })
+		if first < 0 || served[first] != 1 {
+			n.t.Errorf("frontends served after each transaction: %v, want one at first", served)
+		}
+		if i := slices.Index(refusing, true); i != len(refusing)-1 {
+			n.t.Errorf("refuses after transaction %d of %d", i+1, len(refusing))
+		}
+	})
+}
+
+// watchedTable shows what is there after each transaction.
+type watchedTable struct {
+	nft.Interface
+	ran func(state *nft.State)
+}
+
+func (w *watchedTable) Run(ctx context.Context, tx *transaction) error {
+	err := w.Interface.Run(ctx, tx)
+	if state, readErr := w.Read(ctx); readErr == nil && state != nil {
+		w.ran(state)
+	}
+	return err
+}
+
 // TestKernelExcludedServerIsLeft has somebody else's virtual server where a Service wants its own.
 func TestKernelExcludedServerIsLeft(t *testing.T) {
 	inKernels(t, func(n *node) {

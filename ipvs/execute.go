@@ -79,17 +79,8 @@ func inOrder(all []change) []change {
 	return all
 }
 
-// execute brings changes to the kernel, and gives the ServicePorts that it refuses.
+// execute brings changes that were taken to the kernel, and gives the ServicePorts that it refuses.
 func (d *dataplane) execute(ctx context.Context, all []change) ([]shelf.Offence, error) {
-	h := d.held
-	for _, c := range all {
-		h.claim(c.old, c.new)
-		if c.new == nil {
-			delete(h.ports, c.name())
-		} else {
-			h.ports[c.name()] = c.new
-		}
-	}
 	var refused []shelf.Offence
 	for len(all) > 0 {
 		w := &work{}
@@ -274,7 +265,7 @@ func (want *spec) balance(d *dataplane, w *work, s *server) {
 		if !there {
 			op = kernel.AddDest
 			d.held.objects++
-		} else if was.weight == 1 {
+		} else if was == (dest{weight: 1}) {
 			continue
 		}
 		s.dests[b.Addr] = dest{weight: 1}

@@ -63,6 +63,14 @@ func (n *node) Apply(want kernel.Routes) (int, error) {
 	return 1, nil
 }
 
+// Change implements router.
+func (n *node) Change(was, want kernel.Routes) (int, error) {
+	if !n.routes.Equal(was) {
+		n.t.Errorf("there is %v, and not %v", n.routes, was)
+	}
+	return n.Apply(want)
+}
+
 // dataplane is a new process.
 func (n *node) dataplane() *dataplane {
 	d := newDataplane(Config{}.withDefaults(), n.family, nft.NewRunner(n.family, schema), n.servers, n)

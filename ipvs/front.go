@@ -248,8 +248,11 @@ func (p *port) shared() []place {
 	}
 	var all []place
 	for _, f := range p.fronts {
-		if f.cluster {
-			all = append(all, place{clusterIPs, f.id.Addr.Addr().String()})
+		switch addr := f.id.Addr.Addr().String(); {
+		case f.cluster:
+			all = append(all, place{clusterIPs, addr})
+		case !f.yields:
+			all = append(all, place{outerIPs, addr})
 		}
 	}
 	for _, a := range p.hairpins {

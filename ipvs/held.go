@@ -22,8 +22,11 @@ type held struct {
 	shared  map[place]int          // how many want it
 	servers map[kernel.ID]*server  // ours
 	foreign map[kernel.ID]bool     // of others, when the kernel was read
-	marks   marks                  //
-	found   map[place]content      // elements that nobody has claimed yet; nil but while the kernel is read
+	marks   marks
+	found   map[place]content // elements that nobody has claimed yet; nil but while the kernel is read
+
+	outer   map[netip.Addr]int  // addresses that are no ClusterIPs and none of the node, and how many frontends have each
+	reached map[netip.Addr]bool // the same for others, which is never changed; nil: to be made anew
 
 	elements, objects int
 
@@ -44,8 +47,9 @@ type server struct {
 
 // dest is a backend. One without weight gets no new connections.
 type dest struct {
-	weight uint32
-	since  time.Time // when it lost its weight
+	weight  uint32
+	since   time.Time // when it lost its weight
+	altered bool      // it has settings that are not ours
 }
 
 // winner is whose an address is: a NodePort makes room for a frontend that names it.
@@ -59,6 +63,50 @@ func (h *held) winner(id kernel.ID) *front {
 		return list[0]
 	}
 	return nil
+}
+
+// take takes over what ServicePorts want.
+func (h *held) take(all []change) {
+	for _, c := range all {
+		h.claim(c.old, c.new)
+		h.countOuter(c.old, -1)
+		h.countOuter(c.new, 1)
+		if c.new == nil {
+			delete(h.ports, c.name())
+		} else {
+			h.ports[c.name()] = c.new
+		}
+	}
+}
+
+// countOuter notes that so many more have the addresses of a ServicePort.
+func (h *held) countOuter(p *port, by int) {
+	if p == nil {
+		return
+	}
+	for _, f := range p.fronts {
+		if f.cluster || f.yields {
+			continue
+		}
+		a := f.id.Addr.Addr()
+		if h.outer[a] == 0 || h.outer[a]+by == 0 {
+			h.reached = nil
+		}
+		if h.outer[a] += by; h.outer[a] == 0 {
+			delete(h.outer, a)
+		}
+	}
+}
+
+// outerAddrs are the addresses that only a route of our own reaches, if the node has no default route.
+func (h *held) outerAddrs() map[netip.Addr]bool {
+	if h.reached == nil {
+		h.reached = make(map[netip.Addr]bool, len(h.outer))
+		for a := range h.outer {
+			h.reached[a] = true
+		}
+	}
+	return h.reached
 }
 
 // claim replaces what a ServicePort wants.

@@ -25,6 +25,7 @@ const (
 	podServers                // frontend → mark of another virtual server, for pods
 	outsideServers            // … for everybody else
 	clusterIPs                // all ClusterIPs
+	outerIPs                  // all external and load-balancer IPs
 	restricted                // frontends with source ranges
 	allowed                   // frontend and source prefix
 	hairpin                   // backends that may be their own client: address twice
@@ -47,6 +48,7 @@ var sets = [numSets]*nft.Set{
 	podServers:     {Name: "pod-servers", Key: byFrontend, Value: mark},
 	outsideServers: {Name: "outside-servers", Key: byFrontend, Value: mark},
 	clusterIPs:     {Name: "cluster-ips", Key: []nft.Field{nft.Addr}},
+	outerIPs:       {Name: "outer-ips", Key: []nft.Field{nft.Addr}},
 	restricted:     {Name: "restricted", Key: byFrontend},
 	allowed:        {Name: "allowed", Key: append(byFrontend[:3:3], nft.Addr), Interval: true},
 	hairpin:        {Name: "hairpin", Key: []nft.Field{nft.Addr, nft.Addr}},

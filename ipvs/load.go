@@ -37,10 +37,11 @@ func (d *dataplane) load(ctx context.Context, target *proxy.Snapshot) ([]shelf.O
 	if err := d.adoptTable(ctx, state); err != nil {
 		return nil, err
 	}
+	changes := d.changes(target)
+	d.held.take(changes)
 	if err := d.route(target.Node()); err != nil {
 		return nil, err
 	}
-	changes := d.changes(target)
 	if err := d.adoptServers(ctx, all, changes); err != nil {
 		return nil, err
 	}
@@ -68,6 +69,7 @@ func (d *dataplane) holdNothing(n *proxy.Node) *held {
 		marks:    marks{used: map[uint32]bool{}, route: d.cfg.RouteMark},
 		found:    map[place]content{},
 		draining: map[kernel.ID]bool{},
+		outer:    map[netip.Addr]int{},
 	}
 }
 
@@ -158,7 +160,7 @@ func (d *dataplane) adoptServers(ctx context.Context, all []kernel.Server, chang
 // found is a backend as it was read. One without weight has drained since it was seen to, or since now.
 func (d *dataplane) found(id kernel.ID, l kernel.Load) dest {
 	if l.Weight > 0 {
-		return dest{weight: l.Weight}
+		return dest{weight: l.Weight, altered: l.Altered}
 	}
 	if past := d.past[id]; past != nil {
 		if x, known := past.dests[l.Addr]; known && x.weight == 0 && !x.since.IsZero() {

@@ -86,7 +86,7 @@ func (w writer) fixed(refusing bool) []nft.Chain {
 func (w writer) refusing(on bool) []nft.Chain {
 	chains := []nft.Chain{{Name: reject}, {Name: drop}, {Name: unknown}}
 	if on {
-		chains[0].Rules = []string{"reject"}
+		chains[0].Rules = w.refuse()
 		chains[1].Rules = []string{"drop"}
 		chains[2] = w.unknown()
 	}
@@ -134,8 +134,29 @@ func (w writer) leadOutput() nft.Chain {
 	if w.node.PodSource.Kind == proxy.PodSourcePrefix {
 		c.Rules = append(c.Rules, w.class(w.pod, fromPods)...)
 	}
-	c.Rules = append(c.Rules, w.frontend+" vmap @"+fromNode.name(), "goto "+unknown)
+	c.Rules = append(c.Rules, w.frontend+" vmap @"+fromNode.name(), "jump "+unknown)
+	c.Rules = append(c.Rules, w.noRoute()...)
 	return c
+}
+
+// inLo matches, in IPv4, what only the last of our routes takes. IPv6 looks after that by itself.
+const inLo = "oifname lo fib daddr type != local "
+
+// noRoute refuses what that route takes and what is no frontend: it would go round in lo.
+func (w writer) noRoute() []string {
+	if w.node.Family == proxy.IPv6 {
+		return nil
+	}
+	return []string{inLo + "ip daddr @" + outerIPs.name() + " goto " + reject}
+}
+
+// refuse refuses a packet. For one that the last of our routes took the kernel sends no ICMP error: it would come from an
+// address that the node does not have.
+func (w writer) refuse() []string {
+	if w.node.Family == proxy.IPv6 {
+		return []string{"reject"}
+	}
+	return []string{inLo + "meta l4proto tcp reject with tcp reset", "reject"}
 }
 
 // arrive parts the classes of sources.
@@ -195,10 +216,21 @@ func (w writer) returned() nft.Chain {
 	return nft.Chain{Name: returned, Rules: []string{
 		"fib saddr type != local meta priority & " + w.bit() + " != 0 jump " + returnMark,
 		w.unmark(),
-		// A packet that is too long for the way to the backend cannot be answered with an ICMP error: no interface has
-		// the address that it was sent to.
-		"tcp flags & (syn|rst) == syn tcp option maxseg size set rt mtu",
+		firstOfTCP + fitTheWay,
 	}}
+}
+
+// A packet that is too long for the way to the backend cannot be answered with an ICMP error: no interface has the address that
+// it was sent to. So both ends are told at the beginning how long packets may be.
+const (
+	firstOfTCP = "tcp flags & (syn|rst) == syn "
+	fitTheWay  = "tcp option maxseg size set rt mtu"
+)
+
+// answeredMSS does so in a backend's first packet, which IPVS translates later.
+func (w writer) answeredMSS() string {
+	return "ct direction reply meta l4proto tcp " + firstOfTCP +
+		"ct original " + w.ip + " daddr . meta l4proto . ct original proto-dst @" + frontends.name() + " " + fitTheWay
 }
 
 func (w writer) bit() string { return fmt.Sprintf("%#08x", w.cfg.RouteMark) }
@@ -252,9 +284,9 @@ func (w writer) returnMark() nft.Chain {
 // process of this machine. What passes is for a backend on the machine itself.
 func (w writer) guardInput() nft.Chain {
 	c := nft.Chain{Name: guardInput}
-	if w.node.Family == proxy.IPv4 && w.node.NodePorts.Localhost {
-		// The kernel routes loopback addresses then (route_localnet), so that neighbours could reach them as well.
-		c.Rules = append(c.Rules, "ip saddr != 127.0.0.0/8 ip daddr 127.0.0.0/8 ct state new drop")
+	if w.node.Family == proxy.IPv4 && w.node.NodePorts.Relayed {
+		// If the kernel routes loopback addresses, as for another mode before (route_localnet), neighbours could reach the relay.
+		c.Rules = append(c.Rules, "ip saddr != 127.0.0.0/8 ip daddr 127.0.0.0/8 ct state new ct status & dnat == 0 drop")
 	}
 	c.Rules = append(c.Rules,
 		"ct direction original "+w.frontend+" @"+frontends.name()+" drop",
@@ -286,7 +318,7 @@ func (w writer) natPostrouting() nft.Chain {
 }
 
 func (w writer) filterForward() nft.Chain {
-	c := nft.Chain{Name: filterForward}
+	c := nft.Chain{Name: filterForward, Rules: append(w.noRoute(), w.answeredMSS())}
 	if w.cfg.DropInvalid {
 		c.Rules = append(c.Rules, "ct state invalid drop")
 	}

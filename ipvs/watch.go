@@ -10,9 +10,6 @@ import (
 	"github.com/sluice-proxy/sluice/nft"
 )
 
-// lookForSentinel is how often it is looked whether our virtual servers are still there. The kernel tells nobody.
-const lookForSentinel = 2 * time.Second
-
 // watcher notices that somebody else changed what is ours.
 type watcher struct {
 	d       *dataplane
@@ -66,9 +63,10 @@ func (w *watcher) watchRoutes(ctx context.Context, routes *kernel.RouterWatch, d
 	})
 }
 
-// watchServers looks for the sentinel. Before the first Apply there is none.
+// watchServers looks at the virtual servers.
 func (w *watcher) watchServers(ctx context.Context, look *kernel.Look, doubt func(string)) {
-	tick := time.NewTicker(lookForSentinel)
+	a := &auditor{d: w.d, look: look}
+	tick := time.NewTicker(auditInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -76,11 +74,8 @@ func (w *watcher) watchServers(ctx context.Context, look *kernel.Look, doubt fun
 			return
 		case <-tick.C:
 		}
-		if w.d.routes.Load() == nil {
-			continue
-		}
-		if there, err := look.Has(ctx, sentinelID(w.d.cfg)); err == nil && !there {
-			doubt("our virtual servers are gone")
+		if reason, err := a.audit(ctx); err == nil && reason != "" {
+			doubt(reason)
 		}
 	}
 }

@@ -22,6 +22,9 @@ import (
 type mode struct {
 	name string
 	make func(context.Context, ModeConfig) proxy.Mode
+
+	// relays says that its rules cannot serve NodePorts on 127.0.0.1, so that a relay does.
+	relays bool
 }
 
 // ModeConfig is what modes take from the configuration.
@@ -37,9 +40,9 @@ func newModeConfig(cfg *config.Config) ModeConfig {
 
 // modes has a line for each mode. Their order is that in which --mode=auto tries them: nftables, then ipvs, then iptables.
 var modes = []mode{
-	{nftables.Name, newNFTables},
-	{ipvs.Name, newIPVS},
-	{iptables.Name, newIPTables},
+	{name: nftables.Name, make: newNFTables},
+	{name: ipvs.Name, make: newIPVS, relays: true},
+	{name: iptables.Name, make: newIPTables},
 }
 
 func newNFTables(_ context.Context, cfg ModeConfig) proxy.Mode {

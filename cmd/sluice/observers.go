@@ -9,7 +9,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/sluice-proxy/sluice/conntrack"
-	"github.com/sluice-proxy/sluice/nftables"
+	"github.com/sluice-proxy/sluice/iptables"
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/desired"
 	"github.com/sluice-proxy/sluice/proxy/healthcheck"
@@ -29,7 +29,7 @@ func (p *proxier) observers() []loop.Observer {
 		flowsObserver{cleaner: conntrack.NewCleaner(&conntrack.Kernel{}), metrics: p.metrics, turns: new([len(proxy.Families)]turn)},
 		newFormerObserver(p.formers, families(p.dataplanes)),
 	}
-	if p.mode.name == nftables.Name {
+	if p.mode.name != iptables.Name {
 		all = append(all, relayObserver{relay: p.relay})
 	}
 	return all

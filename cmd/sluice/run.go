@@ -55,7 +55,7 @@ func serve(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	nodeConfig := cfg.Node
-	nodeConfig.Families = families(dataplanes)
+	nodeConfig.Families, nodeConfig.RelayLocalhost = families(dataplanes), mode.relays
 	node := nodeinfo.New(nodeConfig)
 	log.Info("Serving", "IPv4", dataplanes[proxy.IPv4] != nil, "IPv6", dataplanes[proxy.IPv6] != nil)
 	if err := checkClusterCIDRs(ctx, nodeConfig); err != nil {
@@ -111,7 +111,7 @@ func prepareKernel(ctx context.Context, cfg *config.Config, chosen mode) (map[pr
 		return nil, err
 	}
 	setOOMScore(ctx, cfg.OOMScoreAdj)
-	if cfg.Node.LocalhostNodePorts && cfg.Node.NodePorts.ServesLocalhost() {
+	if !chosen.relays && cfg.Node.LocalhostNodePorts && cfg.Node.NodePorts.ServesLocalhost() {
 		if err := (sysctl.Tree{}).RouteLocalnet(); err != nil {
 			return nil, fmt.Errorf("let NodePorts work on localhost: %w", err)
 		}
@@ -218,8 +218,8 @@ func (p *proxier) serve(ctx context.Context, group *errgroup.Group, o origin) er
 		Mode: p.mode.name, Changes: p.changes, Client: p.requests, Silence: source.silence, Build: build(), Features: features(p.cfg.Gates),
 	})
 	p.metrics.Clients(p.remembered())
-	p.questions = &questions{input: p.tracker.Input, relay: p.mode.name == nftables.Name}
-	p.relay = relay.New(relay.Config{Failed: p.metrics.RelayFailed})
+	p.questions = &questions{input: p.tracker.Input, relay: p.mode.name != iptables.Name}
+	p.relay = relay.New(relay.Config{Failed: p.metrics.RelayFailed, AsNode: p.mode.relays})
 	p.health = healthcheck.New(healthcheck.Config{
 		Families:     families(p.dataplanes),
 		SyncPeriod:   p.cfg.SyncPeriod,

@@ -82,13 +82,77 @@ func TestKernelReversePathIsFound(t *testing.T) {
 	})
 }
 
-// TestKernelNodeWithoutRoute takes the default route away.
+// TestKernelNodeWithoutRoute takes the default route away: Services are reached all the same, wherever their addresses are,
+// and what is none stays without a route.
 func TestKernelNodeWithoutRoute(t *testing.T) {
-	each(t, func(_ *testing.T, s *site) {
+	each(t, func(t *testing.T, s *site) {
 		s.ip("route del default")
-		s.serve(s.web(proxy.TCP, s.pods(s.Pods[0])))
-		s.reach(s.Node, s.in(vip, 80), proxy.TCP, s.Pods[0])
-		s.reach(s.Pods[1], s.in(vip, 80), proxy.TCP, s.Pods[0])
+		outer := netip.MustParseAddr("203.0.113.20")
+		web := s.web(proxy.TCP, s.pods(s.Pods[0]),
+			proxy.Frontend{Kind: proxy.LoadBalancerIP, Addr: s.in(external, 80), Routes: cluster},
+			proxy.Frontend{Kind: proxy.ExternalIP, Addr: s.in(outer, 80), Routes: cluster})
+		s.serve(web)
+		reached := func() {
+			t.Helper()
+			for _, addr := range []netip.Addr{vip, external, outer} {
+				s.reach(s.Node, s.in(addr, 80), proxy.TCP, s.Pods[0])
+				s.reach(s.Pods[1], s.in(addr, 80), proxy.TCP, s.Pods[0])
+			}
+		}
+		reached()
+		if o := s.reach(s.Node, s.in(external, 80), proxy.TCP, s.Pods[0]); o.Source.Addr() == lab.In(s.family, external) {
+			t.Errorf("the node's connection came from %v", o.Source)
+		}
+		for _, from := range []*lab.Host{s.Node, s.Pods[1]} {
+			for _, addr := range []netip.Addr{vip, external, outer} {
+				s.refused(from, s.in(addr, 81), proxy.TCP)
+			}
+			s.expect(from, s.in(netip.MustParseAddr("198.51.100.99"), 80), proxy.TCP, lab.Unreachable)
+		}
+		s.restart()
+		if n := s.apply(); n != 0 {
+			t.Errorf("after a restart: %d writes", n)
+		}
+		reached()
+		empty := s.web(proxy.TCP, nil, web.Frontends[1:]...)
+		for i := range empty.Frontends {
+			empty.Frontends[i].Routes = proxy.Every(proxy.Route{Verdict: proxy.Reject})
+		}
+		s.serve(empty)
+		for _, addr := range []netip.Addr{vip, external, outer} {
+			s.refused(s.Node, s.in(addr, 80), proxy.TCP)
+			s.refused(s.Pods[1], s.in(addr, 80), proxy.TCP)
+		}
+		s.forget(web)
+		for _, addr := range []netip.Addr{external, outer} {
+			s.expect(s.Node, s.in(addr, 80), proxy.TCP, lab.Unreachable)
+			if left := s.ip("route show table 21339"); strings.Contains(left, lab.In(s.family, addr).String()) {
+				t.Errorf("a route is left:\n%s", left)
+			}
+		}
+	})
+}
+
+// TestKernelFirewallLetsLedPacketsIn has a policy of INPUT that drops, without and with the rule that the documentation names.
+func TestKernelFirewallLetsLedPacketsIn(t *testing.T) {
+	each(t, func(_ *testing.T, s *site) {
+		iptables := "iptables"
+		if s.family == proxy.IPv6 {
+			iptables = "ip6tables"
+			s.run("ip6tables -A INPUT -p ipv6-icmp -j ACCEPT") // without neighbour discovery nothing works
+		}
+		s.run(iptables + " -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
+		s.run(iptables + " -P INPUT DROP")
+		s.serve(s.web(proxy.TCP, s.pods(s.Pods[0]), s.nodePort()))
+		nodePort := netip.AddrPortFrom(s.Node.Addr(s.family), 30080)
+		for _, from := range []*lab.Host{s.Client, s.Pods[1]} {
+			s.expect(from, s.in(vip, 80), proxy.TCP, lab.Silence)
+		}
+		s.run(iptables + " -I INPUT -m mark --mark 0x2000/0x2000 -j ACCEPT")
+		for _, from := range []*lab.Host{s.Client, s.Pods[0], s.Pods[1], s.Node} {
+			s.reach(from, s.in(vip, 80), proxy.TCP, s.Pods[0])
+			s.reach(from, nodePort, proxy.TCP, s.Pods[0])
+		}
 	})
 }
 

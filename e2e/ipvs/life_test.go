@@ -147,6 +147,8 @@ func TestKernelAffinityLeavesDrainingBackend(t *testing.T) {
 		s.reach(s.Client, s.in(vip, 80), proxy.TCP, b)
 		s.again(conn)
 		conn.Close()
+		s.eventually("a drained backend goes, whoever stuck to it", func() bool { s.apply(); return !s.has(a, "0") })
+		s.reach(s.Client, s.in(vip, 80), proxy.TCP, b)
 	})
 }
 
@@ -169,12 +171,21 @@ func TestKernelDamageIsNoticedAndRepaired(t *testing.T) {
 			}
 		}()
 		time.Sleep(moment) // what happens before it watches is not noticed
+		web, pod := "-t "+s.text(vip, 80), s.pods(s.Pods[0])[0].Addr.String()
 		for _, damage := range []string{
 			"ip FAMILY rule del priority 8",
 			"ip FAMILY rule del priority 7",
 			"ip FAMILY route flush table 21338",
 			"ip link set lo down",
 			"ipvsadm -C",
+			"ipvsadm -D " + web,
+			"ipvsadm -E " + web + " -s lc",
+			"ipvsadm -E " + web + " -s rr -p 60",
+			"ipvsadm -d " + web + " -r " + pod,
+			"ipvsadm -e " + web + " -r " + pod + " -m -w 0",
+			"ipvsadm -e " + web + " -r " + pod + " -m -w 9",
+			"ipvsadm -e " + web + " -r " + pod + " -m -w 1 -x 1",
+			"ipvsadm -a " + web + " -r " + s.text(external, 1) + " -m",
 			"nft flush ruleset",
 		} {
 			family := "-4"

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"io"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -53,6 +56,26 @@ addressType: IPv4
 ports: [{port: 8080}]
 endpoints: [{addresses: [%v], nodeName: %s}]
 `
+
+// repairs is how often the program has repaired what somebody else changed.
+func (s *site) repairs() int {
+	s.t.Helper()
+	client := http.Client{Transport: &http.Transport{DialContext: s.Node.DialContext}}
+	defer client.CloseIdleConnections()
+	answer, err := client.Get("http://127.0.0.1:10249/metrics")
+	s.must(err)
+	defer func() { _ = answer.Body.Close() }()
+	text, err := io.ReadAll(answer.Body)
+	s.must(err)
+	n := 0
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, `sluice_repairs_total{ip_family="IPv4",reason="changed"} `); ok {
+			n, err = strconv.Atoi(strings.TrimSpace(value))
+			s.must(err)
+		}
+	}
+	return n
+}
 
 // TestKernelProgramServes runs the program itself: it serves, follows changes, repairs, is killed, goes on, and cleans up.
 func TestKernelProgramServes(t *testing.T) {
@@ -101,11 +124,31 @@ func TestKernelProgramServes(t *testing.T) {
 	answers("a change", l.Pods[1])
 	s.run("ipvsadm -C")
 	answers("a repair", l.Pods[1])
+	s.run("ipvsadm -D -t " + s.text(vip, 80))
+	answers("a repair of one virtual server", l.Pods[1])
+	if what := "virtual server 10.96.0.10:80/tcp of testing/web is gone"; !strings.Contains(said.String(), what) {
+		t.Errorf("the log does not say %q", what)
+	}
+	if n := s.repairs(); n < 2 {
+		t.Errorf("%d repairs are counted", n)
+	}
+	answersLocalhost := func(pod *lab.Host) {
+		t.Helper()
+		s.eventually("a NodePort on localhost", func() bool {
+			o := l.Node.Probe(lab.Probe{To: netip.MustParseAddrPort("127.0.0.1:30080"), Protocol: proxy.TCP, Timeout: moment})
+			return o.Result == lab.Answered && o.Server == pod.Name
+		})
+	}
+	answersLocalhost(l.Pods[1])
+	if s.run("cat /proc/sys/net/ipv4/conf/all/route_localnet") != "0\n" {
+		t.Error("loopback addresses are routed")
+	}
 	p.Kill()
 	answers("a killed process", l.Pods[1])
 	serve(l.Pods[0])
 	p = start()
 	answers("a successor", l.Pods[0])
+	answersLocalhost(l.Pods[0])
 	s.must(p.Stop())
 	s.run(*sluice + " cleanup --mode=ipvs")
 	left := s.run("nft list ruleset") + s.run("ip rule") + s.run("ip route show table all") + s.servers()

@@ -1,89 +1,128 @@
 package ipvs_test
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/sluice-proxy/sluice/ipvs"
-	"github.com/sluice-proxy/sluice/ipvs/kernel"
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
 )
 
-// TestKernelPortsAreUsedAgain has a client use a few ports again and again while backends are replaced. None of its
-// connections may reach a backend that is gone, and none may wait for a second packet, which clients send after a second.
+// rollout is which backends may answer, as it goes on.
+type rollout struct {
+	lock   sync.Mutex
+	phases [][]*lab.Host
+}
+
+func (r *rollout) enter(phase []*lab.Host) {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	r.phases = append(r.phases, phase)
+}
+
+func (r *rollout) now() int {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	return len(r.phases) - 1
+}
+
+// allows tells whether a backend could be reached at some time since a phase.
+func (r *rollout) allows(server string, since int) bool {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	return slices.ContainsFunc(slices.Concat(r.phases[since:]...), func(h *lab.Host) bool { return h.Name == server })
+}
+
+// TestKernelPortsAreUsedAgain has clients use a few hundred ports for thousands of connections, without a pause, while
+// backends are replaced. None of them may reach a backend that was gone when it began, and none may wait for its first packet to
+// be sent again, which clients do after a second.
 func TestKernelPortsAreUsedAgain(t *testing.T) {
 	each(t, func(t *testing.T, s *site) {
-		const ports, rounds = 5, 12
-		tried, slow := 0, 0
-		for round := range rounds {
-			backend := s.Pods[round%2]
-			s.serve(s.web(proxy.TCP, s.pods(backend)))
-			for port := range uint16(ports) {
-				from := netip.AddrPortFrom(s.Client.Addr(s.family), 20000+port)
-				for range 4 {
-					began := time.Now()
-					o := s.Client.Probe(lab.Probe{To: s.in(vip, 80), Protocol: proxy.TCP, From: from, Timeout: patience})
-					if o.Result == lab.Broken {
-						continue // the client itself has closed first, and keeps the port
+		const ports, connections = 300, 2000
+		a, b := s.Pods[0], s.Pods[1]
+		r := &rollout{}
+		r.enter([]*lab.Host{a})
+		s.serve(s.web(proxy.TCP, s.pods(a)))
+		var done atomic.Int64
+		var load sync.WaitGroup
+		for _, from := range []*lab.Host{s.Client, s.Node} {
+			// Nobody waits with a port that was used: the server and IPVS have to cope.
+			s.must(from.Sysctl(map[string]string{"net/ipv4/tcp_max_tw_buckets": "0"}))
+			for worker := range uint16(2) {
+				load.Go(func() {
+					for n := uint16(0); done.Add(1) <= connections; n++ {
+						port := 20000 + worker*ports/2 + n%(ports/2)
+						if err := s.useOnce(from, port, r, n%2 == 0); err != nil {
+							t.Errorf("connection %d of %s from port %d: %v", n, from.Name, port, err)
+						}
 					}
-					tried++
-					if o.Result != lab.Answered || o.Server != backend.Name {
-						t.Fatalf("round %d, port %d: %v, want %s", round, from.Port(), o, backend.Name)
-					}
-					if time.Since(began) > 900*time.Millisecond {
-						slow++
-					}
-				}
+				})
 			}
 		}
-		if tried < ports*rounds {
-			t.Errorf("only %d connections could be tried", tried)
+		rounds := 0
+		for next := []*lab.Host{b}; done.Load() < connections; next = []*lab.Host{[]*lab.Host{a, b}[rounds%2]} {
+			both := []*lab.Host{a, b}
+			r.enter(both)
+			s.serve(s.web(proxy.TCP, s.pods(both...)))
+			time.Sleep(moment)
+			s.serve(s.web(proxy.TCP, s.pods(next...)))
+			r.enter(next)
+			time.Sleep(moment)
+			rounds++
 		}
-		// The machine itself is slow now and then; if ports that are used again had to wait, most of them would.
-		if slow > tried/10 {
-			t.Errorf("%d of %d connections took a second", slow, tried)
+		load.Wait()
+		if rounds < 3 {
+			t.Errorf("the backends were replaced only %d times", rounds)
+		}
+		for _, from := range []*lab.Host{s.Client, s.Node} {
+			if n := s.firstPacketsAgain(from); n > 0 {
+				t.Errorf("%s sent %d first packets again", from.Name, n)
+			}
 		}
 	})
 }
 
-// TestKernelTimeoutsAreSet sets timeouts, and leaves one.
-func TestKernelTimeoutsAreSet(t *testing.T) {
-	eachWith(t, ipvs.Config{Timeouts: kernel.Timeouts{TCP: 20 * time.Minute, UDP: 30 * time.Second}}, func(t *testing.T, s *site) {
-		s.apply()
-		if got := s.run("ipvsadm -L --timeout"); !strings.Contains(got, "1200 120 30") {
-			t.Errorf("got %s", got)
-		}
+// useOnce makes a connection from a port, and ends it in order or at once.
+func (s *site) useOnce(from *lab.Host, port uint16, r *rollout, inOrder bool) error {
+	began := r.now()
+	c, o := from.Connect(lab.Probe{
+		To: s.in(vip, 80), Protocol: proxy.TCP, From: netip.AddrPortFrom(from.Addr(s.family), port), Timeout: patience,
 	})
-}
-
-// TestKernelCompatInterface makes the interface by which Calico knows IPVS.
-func TestKernelCompatInterface(t *testing.T) {
-	for name, calico := range map[string]bool{"with Calico": true, "without": false} {
-		t.Run(name, func(t *testing.T) {
-			each(t, func(t *testing.T, s *site) {
-				if calico {
-					s.run("ip link add cali1234 type dummy")
-				}
-				s.apply()
-				found := s.run("ip addr show")
-				wanted := calico && s.family == proxy.IPv4 // once for both
-				if got := strings.Contains(found, "kube-ipvs0"); got != wanted {
-					t.Fatalf("there is an interface: %v, want %v:\n%s", got, wanted, found)
-				}
-				if !wanted {
-					return
-				}
-				if found := s.run("ip addr show dev kube-ipvs0"); strings.Contains(found, "inet") || !strings.Contains(found, "UP") {
-					t.Errorf("it has an address, or is not up:\n%s", found)
-				}
-				s.must(s.Node.Do(func() error { return s.mode.Cleanup(t.Context()) }))
-				if found := s.run("ip link"); strings.Contains(found, "kube-ipvs0") {
-					t.Errorf("it is left:\n%s", found)
-				}
-			})
-		})
+	if c == nil {
+		return errors.New(o.String())
 	}
+	defer c.Close()
+	if !r.allows(o.Server, began) {
+		return fmt.Errorf("it reached %s, which was gone", o.Server)
+	}
+	if inOrder {
+		return c.Finish(patience)
+	}
+	return nil
+}
+
+// firstPacketsAgain is how many first packets of TCP connections a host has sent more than once.
+func (s *site) firstPacketsAgain(from *lab.Host) int {
+	s.t.Helper()
+	out, err := from.Run("cat", "/proc/net/netstat")
+	s.must(err)
+	lines := strings.Split(out, "\n")
+	for i := 0; i+1 < len(lines); i += 2 {
+		names, values := strings.Fields(lines[i]), strings.Fields(lines[i+1])
+		if j := slices.Index(names, "TCPSynRetrans"); j >= 0 {
+			n, err := strconv.Atoi(values[j])
+			s.must(err)
+			return n
+		}
+	}
+	s.t.Fatal("the kernel does not count TCPSynRetrans")
+	return 0
 }

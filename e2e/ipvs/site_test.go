@@ -206,6 +206,15 @@ func (s *site) expect(from *lab.Host, to netip.AddrPort, p proxy.Protocol, want 
 	}
 }
 
+// refused wants to be told at once, in whatever way, that nobody is there.
+func (s *site) refused(from *lab.Host, to netip.AddrPort, p proxy.Protocol) {
+	s.t.Helper()
+	o := from.Probe(lab.Probe{To: to, Protocol: p, Timeout: patience})
+	if o.Result != lab.Refused && o.Result != lab.Reset && o.Result != lab.Unreachable {
+		s.t.Errorf("%s to %v/%v: %v, want a refusal", from.Name, to, p, o)
+	}
+}
+
 // servers is what ipvsadm lists.
 func (s *site) servers() string {
 	s.t.Helper()

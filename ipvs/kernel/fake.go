@@ -77,7 +77,7 @@ func (f *Fake) run(c Command) unix.Errno {
 		delete(f.Backing[id], c.Dest.Addr)
 		return 0
 	}
-	dest.Dest = c.Dest
+	dest.Dest, dest.Altered = c.Dest, false
 	f.Backing[id][c.Dest.Addr] = dest
 	return 0
 }
@@ -101,4 +101,14 @@ func (f *Fake) Dests(_ context.Context, ids []ID) (map[ID][]Load, error) {
 		all[id] = slices.Collect(maps.Values(f.Backing[id]))
 	}
 	return all, nil
+}
+
+// See is as that of a Look.
+func (f *Fake) See(ctx context.Context, id ID) (*Sight, error) {
+	s, there := f.Servers[id]
+	if !there {
+		return nil, nil
+	}
+	loads, err := f.Dests(ctx, []ID{id})
+	return &Sight{s, loads[id]}, err
 }

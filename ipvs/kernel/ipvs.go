@@ -48,7 +48,7 @@ func dial(ctx context.Context) (*socket, error) {
 	}
 	s.family, err = resolve(c)
 	if errors.Is(err, unix.ENOENT) {
-		_ = exec.CommandContext(ctx, "modprobe", "ip_vs").Run() // what counts is whether it is there then
+		modprobe(ctx)
 		s.family, err = resolve(c)
 	}
 	if errors.Is(err, unix.ENOENT) {
@@ -58,6 +58,13 @@ func dial(ctx context.Context) (*socket, error) {
 		return nil, errors.Join(err, c.Close())
 	}
 	return s, nil
+}
+
+// modprobe has the module loaded. What counts is whether it is there then.
+func modprobe(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	_ = exec.CommandContext(ctx, "modprobe", "ip_vs").Run()
 }
 
 // extend gives the next exchange its time.
@@ -245,23 +252,39 @@ func (k *IPVS) Look(ctx context.Context) (*Look, error) {
 	return &Look{k, s}, nil
 }
 
-// Has tells whether there is a virtual server. It costs the same whatever else there is.
-func (l *Look) Has(ctx context.Context, id ID) (bool, error) {
+// See gives a virtual server as it is now, nil if there is none. It costs the same whatever else there is.
+func (l *Look) See(ctx context.Context, id ID) (*Sight, error) {
 	if l.socket == nil {
 		s, err := dial(ctx)
 		if err != nil {
-			return false, err
+			return nil, fmt.Errorf("look for virtual servers: %w", err)
 		}
 		l.socket = s
 	}
-	_, err := l.socket.ask(ctx, 0, cmdGetService, l.ipvs.naming(id))
-	if errors.Is(err, unix.ESRCH) {
-		return false, nil
-	}
+	sight, err := l.ipvs.see(ctx, l.socket, id)
 	if err != nil {
 		l.Close() // the module may have been loaded anew: the number of IPVS is another one then
+		return nil, fmt.Errorf("look at virtual server %v: %w", id, err)
 	}
-	return err == nil, err
+	return sight, nil
+}
+
+func (k *IPVS) see(ctx context.Context, s *socket, id ID) (*Sight, error) {
+	answers, err := s.ask(ctx, 0, cmdGetService, k.naming(id))
+	if errors.Is(err, unix.ESRCH) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var sight Sight
+	for _, m := range answers {
+		if sight.Server, _, err = decodeServer(m, k.family); err != nil {
+			return nil, err
+		}
+	}
+	sight.Backends, err = k.dests(ctx, s, id)
+	return &sight, err
 }
 
 // Close closes the socket.
@@ -290,5 +313,14 @@ func (s *socket) ask(ctx context.Context, flags netlink.HeaderFlags, cmd uint8, 
 	if err := s.extend(ctx); err != nil {
 		return nil, err
 	}
-	return s.Execute(netlink.Message{Header: netlink.Header{Type: s.family, Flags: netlink.Request | flags}, Data: body})
+	answers, err := s.Execute(netlink.Message{Header: netlink.Header{Type: s.family, Flags: netlink.Request | flags}, Data: body})
+	for _, m := range answers {
+		if m.Header.Flags&netlink.DumpInterrupted != 0 {
+			return nil, errInterrupted
+		}
+	}
+	return answers, err
 }
+
+// errInterrupted says that what was listed changed meanwhile, so that the list may lack something.
+var errInterrupted = errors.New("the list changed while it was read")

@@ -49,10 +49,23 @@ const (
 	destFamily   = 11
 
 	flagPersistent = 0x1
+	flagHashed     = 0x2 // the kernel's own
 	flagFallback   = 0x8 // IP_VS_SVC_F_SCHED1, which sh and mh read so
 
-	forwardNAT = 0
+	forwardNAT   = 0
+	forwardLocal = 1 // old kernels make this of it for a backend on the node
 )
+
+// settable are the flags of a virtual server that are not the kernel's own.
+const settable = ^uint32(flagHashed)
+
+// everyClient is the netmask of persistence that has each client stick to a backend of its own.
+func everyClient(f proxy.Family) uint32 {
+	if f == proxy.IPv6 {
+		return 128
+	}
+	return ^uint32(0)
+}
 
 func addressFamily(f proxy.Family) uint16 {
 	if f == proxy.IPv6 {
@@ -92,15 +105,10 @@ func encodeServer(ae *netlink.AttributeEncoder, f proxy.Family, s Server) {
 	if s.Fallback {
 		flags |= flagFallback
 	}
-	const all = ^uint32(0)
 	ae.String(svcScheduler, s.Scheduler)
-	ae.Bytes(svcFlags, binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(nil, flags), flagPersistent|flagFallback))
+	ae.Bytes(svcFlags, binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(nil, flags), settable))
 	ae.Uint32(svcTimeout, s.Timeout)
-	if f == proxy.IPv6 {
-		ae.Uint32(svcNetmask, 128)
-	} else {
-		ae.Uint32(svcNetmask, all)
-	}
+	ae.Uint32(svcNetmask, everyClient(f))
 }
 
 // encodeDest writes a backend: all of it, or what tells it from others.
@@ -192,7 +200,7 @@ func decodeServer(m netlink.Message, f proxy.Family) (s Server, ok bool, err err
 	}
 	var addr netip.Addr
 	var port uint16
-	persistent := false
+	persistent, grouped := false, false
 	for ad.Next() {
 		switch ad.Type() {
 		case svcFamily:
@@ -211,12 +219,17 @@ func decodeServer(m netlink.Message, f proxy.Family) (s Server, ok bool, err err
 			if b := ad.Bytes(); len(b) >= 4 {
 				flags := binary.NativeEndian.Uint32(b)
 				s.Fallback, persistent = flags&flagFallback != 0, flags&flagPersistent != 0
+				s.Altered = flags&^(flagPersistent|flagHashed|flagFallback) != 0
 			}
 		case svcTimeout:
 			s.Timeout = ad.Uint32()
+		case svcNetmask:
+			grouped = ad.Uint32() != everyClient(f)
 		}
 	}
-	if !persistent {
+	if persistent {
+		s.Altered = s.Altered || grouped
+	} else {
 		s.Timeout = 0 // the kernel keeps one, and nobody reads it
 	}
 	if s.ID.Mark != 0 {
@@ -241,6 +254,11 @@ func decodeDest(m netlink.Message, f proxy.Family) (Load, error) {
 			addr = addrOf(f, ad.Bytes())
 		case destPort:
 			port = portOf(ad.Bytes())
+		case destForward:
+			method := ad.Uint32()
+			l.Altered = l.Altered || method != forwardNAT && method != forwardLocal
+		case destUpper, destLower:
+			l.Altered = l.Altered || ad.Uint32() != 0
 		case destWeight:
 			l.Weight = ad.Uint32()
 		case destActive:

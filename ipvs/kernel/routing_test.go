@@ -77,6 +77,18 @@ func TestKernelRoutesFollowWhatIsWanted(t *testing.T) {
 		if n := apply(t, kernel.NewRouter(f), want); n != 0 {
 			t.Errorf("%d writes when all was there", n)
 		}
+		// systemd-networkd removes all others that it does not know.
+		for _, priority := range []string{"7", "8", "32800"} {
+			if line := ip("rule list priority " + priority + " protocol kernel"); line == "" {
+				t.Errorf("the rule of priority %s is not marked as the kernel's", priority)
+			}
+		}
+		for _, table := range []string{"21338", "21339"} {
+			all := ip("route show table " + table)
+			if n := strings.Count(all, "\n"); n == 0 || n != strings.Count(all, "proto kernel") {
+				t.Errorf("a route is not marked as the kernel's:\n%s", all)
+			}
+		}
 		got := ip("route get " + want.Last[1].Addr().Next().String())
 		if !strings.Contains(got, "src "+want.Source.String()) || !strings.Contains(got, "dev lo") {
 			t.Errorf("without a route the node takes %s", got)
@@ -98,6 +110,38 @@ func TestKernelRoutesFollowWhatIsWanted(t *testing.T) {
 		if left := ip("route show table all"); strings.Contains(left, "2133") {
 			t.Errorf("routes are left:\n%s", left)
 		}
+	})
+}
+
+// TestKernelRoutesToAddressesComeAndGo changes addresses alone, and then everything.
+func TestKernelRoutesToAddressesComeAndGo(t *testing.T) {
+	inNamespaces(t, func(t *testing.T, f proxy.Family, ip func(string) string) {
+		was := routes(f)
+		own(ip, f, was.Source)
+		addr := func(last byte) netip.Addr { return lab.In(f, netip.AddrFrom4([4]byte{203, 0, 113, last})) }
+		was.Addrs = map[netip.Addr]bool{addr(1): true, addr(2): true}
+		r := kernel.NewRouter(f)
+		if n := apply(t, r, was); n != 8 {
+			t.Errorf("%d writes, want three rules and five routes", n)
+		}
+		next := was
+		next.Addrs = map[netip.Addr]bool{addr(2): true, addr(3): true}
+		change := func(was, want kernel.Routes, writes int) {
+			t.Helper()
+			if n, err := r.Change(was, want); err != nil || n != writes {
+				t.Errorf("%d writes, %v; want %d", n, err, writes)
+			}
+			if n := apply(t, kernel.NewRouter(f), want); n != 0 {
+				t.Errorf("%d writes after it", n)
+			}
+		}
+		change(was, next, 2)
+		if got := ip("route get " + addr(3).String()); !strings.Contains(got, "src "+was.Source.String()) {
+			t.Errorf("the node takes %s", got)
+		}
+		last := next
+		last.Addrs, last.Last = nil, next.Last[:1]
+		change(next, last, 3)
 	})
 }
 

@@ -33,6 +33,9 @@ type Server struct {
 	Scheduler string
 	Fallback  bool   // a hashing scheduler passes over backends without weight
 	Timeout   uint32 // of persistence, in seconds; 0 is none
+
+	// Altered says that the kernel's has something that we never ask for, such as persistence of whole networks.
+	Altered bool
 }
 
 // Dest is a backend of a virtual server, called a real server or destination in IPVS.
@@ -41,10 +44,19 @@ type Dest struct {
 	Weight uint32
 }
 
-// Load is a Dest and how many connections it has.
+// Load is a Dest in the kernel and how many connections it has.
 type Load struct {
 	Dest
 	Active, Inactive uint32
+
+	// Altered says that it has something that we never ask for: another way to forward, or a limit of connections.
+	Altered bool
+}
+
+// Sight is a virtual server in the kernel with its backends.
+type Sight struct {
+	Server
+	Backends []Load
 }
 
 // Op is what a Command does.
@@ -102,8 +114,7 @@ func (e *Error) Resource() bool {
 // Unwrap is what the kernel said.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Servers are the virtual servers of one IP family. It is not safe for concurrent use, but Watch of an IPVS may run beside
-// it.
+// Servers are the virtual servers of one IP family. It is not safe for concurrent use, but a Look may be used beside it.
 type Servers interface {
 	// Run runs all commands in order, whatever becomes of those before. Refused are those that the kernel did not take.
 	// After an error it is not known which it took.

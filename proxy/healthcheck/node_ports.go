@@ -241,7 +241,7 @@ func listenAddrs(n *proxy.Node) []netip.Addr {
 		return []netip.Addr{n.Family.Any()}
 	}
 	addrs := slices.Clone(n.NodePorts.Addrs)
-	if n.NodePorts.Localhost {
+	if n.NodePorts.Localhost || n.NodePorts.Relayed {
 		addrs = append(addrs, n.Family.Localhost())
 	}
 	return addrs

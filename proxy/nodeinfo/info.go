@@ -26,6 +26,9 @@ type Config struct {
 	// There is no such thing for ::1, which the kernel never routes to another address.
 	LocalhostNodePorts bool
 
+	// RelayLocalhost says that the mode cannot, and that 127.0.0.1 is relayed in that case.
+	RelayLocalhost bool
+
 	// ServiceCIDRs are known beside those that SetServiceCIDRs names.
 	ServiceCIDRs []netip.Prefix
 
@@ -144,7 +147,7 @@ func (i *Info) node(f proxy.Family) *proxy.Node {
 		Zone:           i.zone,
 		IP:             ip,
 		Addrs:          i.ownAddrs(f),
-		NodePorts:      i.cfg.NodePorts.resolve(f, ip, i.addrs, i.cfg.LocalhostNodePorts),
+		NodePorts:      i.cfg.NodePorts.resolve(f, ip, i.addrs, &i.cfg),
 		PodSource:      i.cfg.PodDetector.source(f, i.podCIDRs),
 		MasqueradeAll:  i.cfg.MasqueradeAll,
 		MasqueradeMark: i.cfg.MasqueradeMark,

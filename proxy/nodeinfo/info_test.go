@@ -194,6 +194,38 @@ func TestNodePortSelection(t *testing.T) {
 	}
 }
 
+// TestLocalhostIsRelayedWhereTheModeCannotServeIt has a mode that does not translate loopback addresses.
+func TestLocalhostIsRelayedWhereTheModeCannotServeIt(t *testing.T) {
+	for name, c := range map[string]struct {
+		values  []string
+		without bool
+		v4, v6  bool
+	}{
+		"unset":                   {v4: true},
+		"unset, not wanted":       {without: true},
+		"everything":              {values: []string{"all"}, v4: true},
+		"primary":                 {values: []string{"primary"}},
+		"localhost":               {values: []string{"localhost"}, v4: true, v6: true},
+		"localhost, not wanted":   {values: []string{"localhost"}, without: true, v6: true},
+		"loopback CIDR":           {values: []string{"127.0.0.0/8"}, v4: true},
+		"IPv6 loopback":           {values: []string{"::1/128", "192.0.2.0/24"}, v6: true},
+		"CIDR of other addresses": {values: []string{"192.0.2.0/24"}},
+	} {
+		selection, err := ParseNodePortSelection(c.values)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := newInfo(func(cfg *Config) {
+			cfg.NodePorts, cfg.LocalhostNodePorts, cfg.RelayLocalhost = selection, !c.without, true
+		})
+		for f, want := range map[proxy.Family]bool{proxy.IPv4: c.v4, proxy.IPv6: c.v6} {
+			if got := i.Node(f).NodePorts; got.Relayed != want || got.Localhost {
+				t.Errorf("%s, %v: got %+v, want relayed: %v", name, f, got, want)
+			}
+		}
+	}
+}
+
 func TestNodePortSelectionNamesEveryBadValue(t *testing.T) {
 	_, err := ParseNodePortSelection([]string{"192.0.2.1", "primary", "eth0"})
 	want := "\"192.0.2.1\" is neither a CIDR nor one of all, primary, localhost\n" +

@@ -69,9 +69,13 @@ func (s NodePortSelection) everything(f proxy.Family) bool {
 
 // resolve is the selection on a node with that IP (primary stands for nothing if it is unknown) and those
 // addresses of both families.
-func (s NodePortSelection) resolve(f proxy.Family, ip netip.Addr, addrs []netip.Addr, localhost bool) proxy.NodePortAddrs {
-	n := proxy.NodePortAddrs{Localhost: localhost && f == proxy.IPv4 && s.ServesLocalhost()}
+func (s NodePortSelection) resolve(f proxy.Family, ip netip.Addr, addrs []netip.Addr, cfg *Config) proxy.NodePortAddrs {
+	served := cfg.LocalhostNodePorts && f == proxy.IPv4 && s.ServesLocalhost()
+	n := proxy.NodePortAddrs{Localhost: served && !cfg.RelayLocalhost}
 	n.Relayed = !n.Localhost && s.namesLoopback(f)
+	if cfg.RelayLocalhost && f == proxy.IPv4 {
+		n.Relayed = served
+	}
 	if s.everything(f) {
 		n.All = true
 		return n

@@ -20,7 +20,7 @@ func (s *stage) explained(p packet) error {
 	if s.scenario.Firewall && p.want.fate == dropped { // by a firewall, of which Sluice knows nothing
 		return nil
 	}
-	a := explain.View{Snapshot: s.applied, Input: s.tracker.Input}.Packet(s.asSeen(p))
+	a := explain.View{Snapshot: s.applied, Relay: s.Relayed, Input: s.tracker.Input}.Packet(s.asSeen(p))
 	if !p.want.agrees(s, a) {
 		return fmt.Errorf("explained as %v, because %s (%v, because %s): %v", a.Fate, a.Why, a.Source, a.SourceWhy, a.Backends)
 	}

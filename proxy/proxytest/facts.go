@@ -26,6 +26,7 @@ func (s *stage) nodeFacts(n Node) *proxy.Node {
 		NodePorts:          selection,
 		PodDetector:        n.detector(),
 		LocalhostNodePorts: !n.NoLocalhost,
+		RelayLocalhost:     s.Relayed,
 		MasqueradeAll:      n.MasqueradeAll,
 		MasqueradeMark:     masqueradeMark,
 	}

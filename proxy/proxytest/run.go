@@ -35,6 +35,9 @@ type Harness struct {
 	// and not in its connection tracking. Nil: there are none. It is called before each scenario.
 	Forget func() error
 
+	// Relayed says that the mode's rules do not serve NodePorts on 127.0.0.1, and that the program relays them.
+	Relayed bool
+
 	// Neighbour starts another proxy on the node of a lab, which ends with the test; nil: there is none. It follows each step
 	// before the mode does, or after it: by turns, and in IPv6 the other way round than in IPv4.
 	Neighbour func(t testing.TB, l *lab.Lab) Neighbour

@@ -17,6 +17,7 @@ import (
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/desired"
 	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
+	"github.com/sluice-proxy/sluice/proxy/relay"
 	"github.com/sluice-proxy/sluice/proxy/track"
 )
 
@@ -58,6 +59,7 @@ type process struct {
 	builder   *desired.Builder
 	dataplane proxy.Dataplane
 	cleaner   *conntrack.Cleaner
+	relay     *relay.Relay // nil: nothing is relayed
 	applied   *proxy.Snapshot
 }
 
@@ -113,6 +115,7 @@ func (s *stage) prepare() {
 		s.t.Cleanup(func() { s.onNode("unset firewall", func() error { return s.Firewall(s.family, false) }) })
 	}
 	s.start(s.scenario.Node)
+	s.t.Cleanup(s.stop)
 }
 
 // setLocal replaces the addresses that the node has besides those of the lab.
@@ -148,14 +151,25 @@ func (s *stage) start(node Node) {
 	tracker := track.New(track.Config{ExternalIPs: !s.scenario.NoExternalIPs, Logger: s.logger()})
 	dataplane, err := s.Mode.New(s.family)
 	s.must("make dataplane", err)
+	s.stop()
 	s.process = process{
 		tracker:   tracker,
 		builder:   desired.NewBuilder(s.nodeFacts(node)),
 		dataplane: dataplane,
 		cleaner:   conntrack.NewCleaner(&conntrack.Kernel{}),
 	}
+	if s.Relayed {
+		s.relay = relay.New(relay.Config{Listen: s.lab.Node.ListenBeside, Dial: s.lab.Node.DialContext, AsNode: true})
+	}
 	for _, o := range s.objects {
 		s.set(o)
+	}
+}
+
+// stop ends what would end with the process.
+func (s *stage) stop() {
+	if s.relay != nil {
+		s.relay.Close()
 	}
 }
 
@@ -234,6 +248,9 @@ func (s *stage) apply(step string) {
 		return err
 	})
 	s.applied = want
+	if s.relay != nil {
+		s.relay.Applied(ctx, want)
+	}
 	s.onNode(step+": apply again", func() error {
 		report, err := s.dataplane.Apply(ctx, want)
 		for _, table := range report.Tables {

@@ -24,6 +24,10 @@ type Config struct {
 
 	// Failed is told of each attempt to listen that did not succeed.
 	Failed func(f proxy.Family)
+
+	// AsNode gives clients the backends that NodePorts have for the node, as where rules serve loopback addresses. Otherwise
+	// they get those that the outside has, as on kube-proxy's relay: with traffic policy Local none but local ones.
+	AsNode bool
 }
 
 // Relay listens on the loopback addresses. It is safe for concurrent use.
@@ -115,9 +119,13 @@ func nodePortOf(sp *proxy.ServicePort) uint16 {
 
 func isNodePort(f proxy.Frontend) bool { return f.Kind == proxy.NodePort }
 
-// backendsOf are those that the outside gets: with traffic policy Local none but local ones, as on kube-proxy's relay.
-func backendsOf(sp *proxy.ServicePort) []proxy.Backend {
-	route := sp.Frontends[slices.IndexFunc(sp.Frontends, isNodePort)].Routes[proxy.FromOutside]
+// backendsOf are those of a ServicePort with a NodePort.
+func (c *Config) backendsOf(sp *proxy.ServicePort) []proxy.Backend {
+	source := proxy.FromOutside
+	if c.AsNode {
+		source = proxy.FromNode
+	}
+	route := sp.Frontends[slices.IndexFunc(sp.Frontends, isNodePort)].Routes[source]
 	if route.Verdict != proxy.Forward {
 		return nil
 	}
@@ -128,13 +136,13 @@ func backendsOf(sp *proxy.ServicePort) []proxy.Backend {
 func (f *family) reconcile(ctx context.Context) {
 	asked := f.seen.Node().NodePorts.Relayed && !f.closed
 	for n, p := range f.ports {
-		if sp := f.wanted[n]; !asked || sp == nil || sp.Name != p.name || len(backendsOf(sp)) == 0 {
+		if sp := f.wanted[n]; !asked || sp == nil || sp.Name != p.name || len(f.cfg.backendsOf(sp)) == 0 {
 			p.close()
 			delete(f.ports, n)
 		}
 	}
 	for n := range f.failed {
-		if sp := f.wanted[n]; !asked || sp == nil || len(backendsOf(sp)) == 0 {
+		if sp := f.wanted[n]; !asked || sp == nil || len(f.cfg.backendsOf(sp)) == 0 {
 			delete(f.failed, n)
 		}
 	}
@@ -142,7 +150,7 @@ func (f *family) reconcile(ctx context.Context) {
 		return
 	}
 	for n, sp := range f.wanted {
-		if backends := backendsOf(sp); len(backends) > 0 {
+		if backends := f.cfg.backendsOf(sp); len(backends) > 0 {
 			f.serve(ctx, n, sp, backends)
 		}
 	}

@@ -234,6 +234,20 @@ func TestPolicyLocalReachesLocalEndpointsOnly(t *testing.T) {
 	})
 }
 
+// TestAsNodeReachesWhatTheNodeDoes has backends for the node that the outside does not get.
+func TestAsNodeReachesWhatTheNodeDoes(t *testing.T) {
+	eachHost(t, func(h *host) {
+		h.Relay = New(Config{Listen: h.Listen, Dial: h.DialContext, AsNode: true})
+		h.t.Cleanup(h.Relay.Close)
+		routes := proxy.Every(proxy.Route{Verdict: proxy.Forward, Masquerade: true})
+		routes[proxy.FromOutside] = proxy.Route{Verdict: proxy.Drop}
+		h.apply(h.port(&proxy.ServicePort{Cluster: []proxy.Backend{h.backend("remote")}}, routes))
+		if got := ask(h.mustConnect()); got != "remote" {
+			h.t.Errorf("%q answered", got)
+		}
+	})
+}
+
 func TestEndsAreTold(t *testing.T) {
 	eachHost(t, func(h *host) {
 		h.apply(h.web(h.backend("a")))

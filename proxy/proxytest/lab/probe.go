@@ -65,6 +65,18 @@ func (c *Conn) client() netip.AddrPort {
 // Close resets the connection. It may be called once.
 func (c *Conn) Close() { c.socket.close() }
 
+// Finish ends a connection of TCP in order, the client first: it waits for the server to end it as well. Close must follow.
+func (c *Conn) Finish(timeout time.Duration) error {
+	if err := unix.Shutdown(c.socket.fd, unix.SHUT_WR); err != nil {
+		return err
+	}
+	_, ended := c.socket.receive(time.Now().Add(timeout), func(b []byte) bool { return len(b) == 0 }, always)
+	if !ended {
+		return errors.New("the server does not end the connection")
+	}
+	return nil
+}
+
 // kinds are the socket types and protocols of a probe, by its protocol.
 var kinds = map[proxy.Protocol][2]int{
 	proxy.TCP:  {unix.SOCK_STREAM, unix.IPPROTO_TCP},

@@ -56,6 +56,15 @@ func (h *Host) Serve(p proxy.Protocol, port uint16) error {
 	return nil
 }
 
+// ListenBeside listens on a port, also if the host is made to answer on it at all its addresses.
+func (h *Host) ListenBeside(ctx context.Context, network, address string) (l net.Listener, err error) {
+	err = h.Do(func() (err error) {
+		l, err = (&net.ListenConfig{Control: sharePort}).Listen(ctx, network, address)
+		return err
+	})
+	return l, err
+}
+
 // listenAddrs are the addresses to bind: all, unless the host shares its namespace.
 func (h *Host) listenAddrs() []netip.Addr {
 	if !h.sharesNamespace() {
