@@ -99,7 +99,8 @@ func (r *reuse) connect(from *lab.Host, port uint16, viaService, inOrder bool) e
 	phase, began := r.now(), time.Now()
 	to, stalled := r.in(vip, 80), &r.viaService
 	if !viaService {
-		to, stalled = r.pods(r.Pods[0])[0].Addr, &r.straight
+		// From another port: to the backend both would be one connection.
+		to, port, stalled = r.pods(r.Pods[0])[0].Addr, port+10000, &r.straight
 	}
 	c, o := from.Connect(lab.Probe{To: to, Protocol: proxy.TCP, From: netip.AddrPortFrom(from.Addr(r.family), port), Timeout: patience})
 	if c == nil {
