@@ -53,4 +53,5 @@ type Backend struct {
 	Addr       netip.AddrPort
 	Masquerade bool // it sees an address of the node as the client
 	Hairpin    bool // it is the client itself
+	Stays      bool // the packet does not leave the node, and is not masqueraded: the backend has an address of the node
 }

@@ -114,18 +114,20 @@ func (v View) route(a *Answer) {
 	case proxy.Forward:
 		a.Fate, a.Pool, a.Affinity = Forwarded, route.Pool, a.Port.Affinity
 		a.Why, a.MasqueradeWhy = poolWhy(a), masqueradeWhy(a, route, node)
-		a.Backends = backends(a.Packet, route, a.Port.Backends(route.Pool))
+		a.Backends = backends(a, route, node)
 	}
 	if name := a.Port.Name; v.Input != nil {
 		a.Candidates = policy.Candidates(v.Input(name.Service()), name.Port, name.Protocol, node)
 	}
 }
 
-func backends(p Packet, route proxy.Route, pool []proxy.Backend) []Backend {
+func backends(a *Answer, route proxy.Route, node *proxy.Node) []Backend {
+	pool := a.Port.Backends(route.Pool)
 	list := make([]Backend, len(pool))
 	for i, b := range pool {
-		hairpin := b.Local && b.Addr.Addr() == p.From
-		list[i] = Backend{Addr: b.Addr, Masquerade: route.Masquerade || hairpin, Hairpin: hairpin}
+		hairpin := b.Local && b.Addr.Addr() == a.Packet.From
+		stays := a.Source != proxy.FromNode && slices.Contains(node.Addrs, b.Addr.Addr())
+		list[i] = Backend{Addr: b.Addr, Masquerade: route.Masquerade && !stays || hairpin, Hairpin: hairpin, Stays: stays}
 	}
 	return list
 }

@@ -111,7 +111,7 @@ func (a Answer) endpoints() []Endpoint {
 	if a.Candidates == nil {
 		var list []Endpoint
 		for _, b := range a.Backends {
-			list = append(list, Endpoint{Addr: b.Addr, Used: true, Why: hairpin("in the pool", b), Masquerade: b.Masquerade})
+			list = append(list, Endpoint{Addr: b.Addr, Used: true, Why: special("in the pool", b), Masquerade: b.Masquerade})
 		}
 		return list
 	}
@@ -120,7 +120,7 @@ func (a Answer) endpoints() []Endpoint {
 		b, serves := backends[c.Addr]
 		e := a.endpoint(c)
 		if e.Used = e.Used && serves; e.Used {
-			e.Why, e.Masquerade = hairpin(e.Why, b), b.Masquerade
+			e.Why, e.Masquerade = special(e.Why, b), b.Masquerade
 			used = append(used, e)
 		} else {
 			others = append(others, e)
@@ -134,9 +134,13 @@ func (a Answer) endpoint(c policy.Candidate) Endpoint {
 	return Endpoint{Addr: c.Addr, Node: c.NodeName, Used: j.Used, Why: j.Why}
 }
 
-func hairpin(why string, b Backend) string {
-	if b.Hairpin {
+// special adds what sets a backend apart from the others.
+func special(why string, b Backend) string {
+	switch {
+	case b.Hairpin:
 		return why + "; it is the client itself, so it sees an address of the node"
+	case b.Stays:
+		return why + "; it is in the node's own network, so it sees the client's address"
 	}
 	return why
 }

@@ -62,7 +62,10 @@ func (s *stage) nodesChoice(to netip.Addr) netip.Addr {
 		if err != nil {
 			return nil // nothing can be sent there; the node's address will do
 		}
-		chosen = conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
+		// A neighbour may give the node addresses that the scenario does not know.
+		if local := conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(); s.nodeHas(local) || local.IsLoopback() {
+			chosen = local
+		}
 		return conn.Close()
 	})
 	return chosen
