@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sluice-proxy/sluice/conntrack"
 	"github.com/sluice-proxy/sluice/ipvs/kernel"
 	"github.com/sluice-proxy/sluice/proxy"
 )
@@ -57,6 +58,52 @@ func (v Virtual) keep(ctx context.Context) (bool, error) {
 	return v.KeepInterface(ctx)
 }
 
+// Connections counts those through the virtual servers that Remove removes: they end with it.
+func (v Virtual) Connections(ctx context.Context) (n uint32, err error) {
+	for _, f := range proxy.Families {
+		loads, err := v.loads(ctx, f)
+		if err != nil {
+			return 0, err
+		}
+		for _, list := range loads {
+			for _, l := range list {
+				n += l.Active + l.Inactive
+			}
+		}
+	}
+	return n, nil
+}
+
+func (v Virtual) loads(ctx context.Context, f proxy.Family) (map[kernel.ID][]kernel.Load, error) {
+	servers, err := v.servers(ctx, f)
+	var ids []kernel.ID
+	for _, s := range servers {
+		ids = append(ids, s.ID)
+	}
+	if err != nil || len(ids) == 0 {
+		return nil, err
+	}
+	return kernel.NewIPVS(f).Dests(ctx, ids)
+}
+
+// handOver ends the flows of UDP through the virtual servers: their next packets begin flows that Sluice's rules translate.
+func (v Virtual) handOver(ctx context.Context, f proxy.Family) error {
+	loads, err := v.loads(ctx, f)
+	backends := map[netip.AddrPort]bool{}
+	for id, list := range loads {
+		for _, l := range list {
+			if id.Protocol == proxy.UDP && l.Active+l.Inactive > 0 {
+				backends[l.Addr] = true
+			}
+		}
+	}
+	if err != nil || len(backends) == 0 {
+		return err
+	}
+	_, err = conntrack.HandOver(ctx, &conntrack.Kernel{}, f, func(a netip.AddrPort) bool { return backends[a] })
+	return err
+}
+
 // Remove leaves the interface if a virtual server is left.
 func (v Virtual) Remove(ctx context.Context) error {
 	for _, f := range proxy.Families {
@@ -67,6 +114,9 @@ func (v Virtual) Remove(ctx context.Context) error {
 		var commands []kernel.Command
 		for _, s := range servers {
 			commands = append(commands, kernel.Command{Op: kernel.DeleteServer, Server: s})
+		}
+		if err := v.handOver(ctx, f); err != nil {
+			return err
 		}
 		refused, err := kernel.NewIPVS(f).Run(ctx, commands)
 		for _, r := range refused {

@@ -51,7 +51,7 @@ func newCleanupCommand(options *config.Options) *cobra.Command {
 	flags.StringVar(&o.mode, "mode", "", "Clean up after this mode of Sluice alone: "+strings.Join(modeNames(), ", ")+".")
 	flags.BoolVar(&o.kubeProxy, "kube-proxy", false, "Remove what kube-proxy has left, and nothing of Sluice. It must not run.")
 	flags.BoolVar(&o.dryRun, "dry-run", false, "Print what would be removed, and change nothing.")
-	flags.DurationVar(&o.drain, "drain", 0, "Where another proxy serves by now: let connections through IPVS end first, for so long at most. Without it they end at once.")
+	flags.DurationVar(&o.drain, "drain", 0, "Where another proxy serves by now, with --kube-proxy Sluice: let connections through IPVS end first, for so long at most. Without it they end at once.")
 	flags.StringVar(&o.sysctlRoot, "sysctl-root", "", "Folder in which proc/sys has the node's kernel parameters, if those in /proc/sys cannot be written, as in a container.")
 	return cmd
 }
@@ -67,13 +67,17 @@ type sweeper struct {
 // sweepers are what the flags ask for.
 func (o cleanupOptions) sweepers(ctx context.Context) ([]sweeper, error) {
 	if o.kubeProxy {
-		if o.mode != "" || o.drain > 0 {
-			return nil, errors.New("--mode and --drain: with --kube-proxy, what is left of all its modes is removed, and nothing of Sluice's")
+		if o.mode != "" {
+			return nil, errors.New("--mode: with --kube-proxy, what is left of all its modes is removed, and nothing of Sluice's")
 		}
 		if err := kubeProxyIsGone(ctx); err != nil {
 			return nil, err
 		}
-		return kubeProxySweepers(), nil
+		all := kubeProxySweepers()
+		if o.drain > 0 {
+			all[0].first = func(ctx context.Context) error { return drainKubeProxy(ctx, o.drain) }
+		}
+		return all, nil
 	}
 	chosen := modes
 	if o.mode != "" && o.mode != config.Auto {
@@ -103,13 +107,17 @@ func modeSweepers(ctx context.Context, chosen []mode, sysctlRoot string) []sweep
 // kubeProxySweepers are for what kube-proxy has left. Their order matters: rules use ipsets, and virtual servers are known by the
 // rest of what mode ipvs has.
 func kubeProxySweepers() []sweeper {
-	virtual := kubeproxy.Virtual{Ours: ipvs.Owned, KeepInterface: ipvs.WantsCompatInterface}
+	virtual := kubeProxysServers()
 	return []sweeper{
 		{name: "kube-proxy's tables", traces: kubeproxy.Tables{}.Traces, remove: kubeproxy.Tables{}.Remove},
 		{name: "kube-proxy's virtual servers", traces: virtual.Traces, remove: virtual.Remove},
 		{name: "kube-proxy's rules", traces: kubeproxy.Rules{}.Traces, remove: kubeproxy.Rules{}.Remove},
 		{name: "kube-proxy's ipsets", traces: kubeproxy.Sets{}.Traces, remove: kubeproxy.Sets{}.Remove},
 	}
+}
+
+func kubeProxysServers() kubeproxy.Virtual {
+	return kubeproxy.Virtual{Ours: ipvs.Owned, KeepInterface: ipvs.WantsCompatInterface}
 }
 
 // kubeProxyIsGone is an error while it runs: it would write again what is removed.

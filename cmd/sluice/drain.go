@@ -38,10 +38,34 @@ func retire(ctx context.Context, r proxy.Retirer) error {
 		if !left {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(retireAgain):
+		if err := pause(ctx); err != nil {
+			return err
 		}
+	}
+}
+
+// drainKubeProxy waits until connections have ended that go through virtual servers of kube-proxy, but no longer than the
+// limit. There are no new ones: Sluice translates them.
+func drainKubeProxy(ctx context.Context, limit time.Duration) error {
+	virtual := kubeProxysServers()
+	for since := time.Now(); time.Since(since) < limit; {
+		n, err := virtual.Connections(ctx)
+		if err != nil || n == 0 {
+			return err
+		}
+		if err := pause(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pause lets connections end.
+func pause(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(retireAgain):
+		return nil
 	}
 }
