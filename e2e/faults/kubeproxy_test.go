@@ -27,9 +27,9 @@ var kubeProxies = map[string]kubeProxy{
 }
 
 // command is what starts it.
-func (k *kubeProxy) command(s *story, flags ...string) []string {
+func (k *kubeProxy) command(s *story) []string {
 	s.Helper()
-	return append([]string{
+	return []string{
 		"env", "PATH=" + k.tools(s.T) + ":" + os.Getenv("PATH"),
 		suite.KubeProxy,
 		"--proxy-mode", k.mode,
@@ -38,7 +38,7 @@ func (k *kubeProxy) command(s *story, flags ...string) []string {
 		"--cluster-cidr", fmt.Sprintf("%v,%v", lab.ClusterCIDR, lab.PrefixIn(proxy.IPv6, lab.ClusterCIDR)),
 		"--conntrack-max-per-core", "0",
 		"--iptables-min-sync-period", "100ms", "--ipvs-min-sync-period", "100ms",
-	}, flags...)
+	}
 }
 
 // tools is a folder in which plain "iptables" and its kin are of the backend: kube-proxy uses what it finds first in PATH.
@@ -67,7 +67,7 @@ func (s *story) awaitKubeProxy(k *kubeProxy) {
 			eventually(s.T, fmt.Sprintf("kube-proxy serves %s over %v", svc.Name, f), func() error {
 				select {
 				case <-s.sluice.Done():
-					return fmt.Errorf("kube-proxy ended: %w", s.sluice.Err())
+					s.Fatalf("kube-proxy ended: %v", s.sluice.Err())
 				default:
 				}
 				return k.serves(s, svc, f, backends)
@@ -101,17 +101,14 @@ func (k *kubeProxy) serves(s *story, svc *corev1.Service, f proxy.Family, backen
 	return err
 }
 
-// removeKubeProxy removes what it left.
-func (s *story) removeKubeProxy(k *kubeProxy) {
-	s.Helper()
-	s.runs(k.command(s, "--cleanup")...)
-}
+// theirChains are those that are not kubelet's, or everybody's, such as KUBE-MARK-MASQ.
+const theirChains = `KUBE-(SVC|SVL|SEP|FW|EXT|SERVICES|NODEPORTS|NODE-PORT|POSTROUTING|FORWARD|PROXY|EXTERNAL|LOAD|SOURCE|IPVS)`
 
 // traces are commands, and what kube-proxy leaves in what they say.
 var traces = map[string]*regexp.Regexp{
-	"nft list ruleset":                    regexp.MustCompile(`KUBE-(SVC|SEP|SERVICES)|kube-proxy`),
-	"iptables-legacy-save":                regexp.MustCompile(`KUBE-(SVC|SEP|SERVICES)`),
-	"ip6tables-legacy-save":               regexp.MustCompile(`KUBE-(SVC|SEP|SERVICES)`),
+	"nft list ruleset":                    regexp.MustCompile("kube-proxy|" + theirChains),
+	"iptables-legacy-save":                regexp.MustCompile(theirChains),
+	"ip6tables-legacy-save":               regexp.MustCompile(theirChains),
 	"ip -o link":                          regexp.MustCompile(`kube-ipvs0`),
 	"! command -v ipset || ipset list -n": regexp.MustCompile(`KUBE-`),
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -73,8 +74,9 @@ type traffic struct {
 	tallies map[kind]*tally
 	excuses map[kind]int // how often an excuse began or ended: odd while a fault makes that kind fail
 	longs   []*lab.Conn
-	lists   int // how often the kernel's lists of clients were lost
-	renewed int // how often the long connections were given up for new ones
+	lists   int          // how often the kernel's lists of clients were lost
+	renewed int          // how often the long connections were given up for new ones
+	dropped atomic.Int64 // connections that were
 
 	sinks     []*sink
 	flowsLost bool // the kernel forgot where they went
@@ -187,6 +189,7 @@ func (tr *traffic) longly(i int) func() {
 				tr.drop(conn)
 				conn = nil
 			}
+			tr.dropped.Add(1)
 		}
 		began := tr.moment(long)
 		var o lab.Outcome
@@ -225,7 +228,25 @@ func (tr *traffic) renew() {
 	tr.mu.Lock()
 	tr.renewed++
 	tr.mu.Unlock()
-	tr.pass(4)
+	before := tr.dropped.Load()
+	eventually(tr.t, "long connections are given up", func() error {
+		if n := tr.dropped.Load() - before; n < longConns {
+			return fmt.Errorf("%d, want %d", n, longConns)
+		}
+		return nil
+	})
+}
+
+// speak waits until something was said over every long connection.
+func (tr *traffic) speak() {
+	tr.t.Helper()
+	before := tr.made()[long]
+	eventually(tr.t, "long connections are used", func() error {
+		if n := tr.made()[long] - before; n < 2*longConns {
+			return fmt.Errorf("%d times, want %d", n, 2*longConns)
+		}
+		return nil
+	})
 }
 
 func (tr *traffic) renewals() int {
