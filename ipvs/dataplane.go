@@ -240,10 +240,10 @@ func (d *dataplane) refuse(ctx context.Context) error {
 }
 
 // send writes edits, in as many transactions as it takes.
-func (d *dataplane) send(ctx context.Context, e edits) error {
-	for some := range slices.Chunk(e.settled(), d.batch) {
+func (d *dataplane) send(ctx context.Context, e nft.Edits) error {
+	for some := range slices.Chunk(e.Settled(), d.batch) {
 		tx := d.table.NewTransaction()
-		write(tx, some)
+		nft.Write(tx, some)
 		d.report.bytes += len(tx.String())
 		if err := d.table.Run(ctx, tx); err != nil {
 			d.report.refusals++
@@ -251,10 +251,10 @@ func (d *dataplane) send(ctx context.Context, e edits) error {
 		}
 		for _, x := range some {
 			d.report.elements++
-			if x.old == nil {
+			if x.Old == nil {
 				d.held.elements++
 			}
-			if x.new == nil {
+			if x.New == nil {
 				d.held.elements--
 			}
 		}

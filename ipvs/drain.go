@@ -109,11 +109,11 @@ func active(loads []kernel.Load) (n uint32) {
 func (d *dataplane) end(w *work, s *server) {
 	h := d.held
 	if s.listed {
-		w.unlist.add(edit{place: place{frontends, frontendKey(s.ID)}, old: &content{}})
+		w.unlist.Add(removed(frontends.at(frontendKey(s.ID))))
 	}
 	w.destroy = append(w.destroy, kernel.Command{Op: kernel.DeleteServer, Server: s.Server})
 	if s.owned {
-		w.disown.add(edit{place: ownPlace(s.ID), old: &content{}})
+		w.disown.Add(removed(ownPlace(s.ID)))
 	}
 	h.objects -= 1 + len(s.dests)
 	delete(h.servers, s.ID)

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/sluice-proxy/sluice/ipvs/kernel"
+	"github.com/sluice-proxy/sluice/nft"
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/shelf"
 )
@@ -105,20 +106,20 @@ func rankOf(c change) bool { return c.new != nil && c.new.Priority }
 
 // work is a step: what is done in it, in this order.
 type work struct {
-	own     edits            // say that virtual servers are ours
+	own     nft.Edits        // say that virtual servers are ours
 	create  []kernel.Command // virtual servers that come
 	add     []kernel.Command // backends that come; what changes
-	policy  edits            // what becomes of new connections; packets are led to new virtual servers
+	policy  nft.Edits        // what becomes of new connections; packets are led to new virtual servers
 	retire  []kernel.ID      // virtual servers that nobody wants
 	remove  []kernel.Command // backends that go
-	unlist  edits            // no more packets are led to virtual servers
+	unlist  nft.Edits        // no more packets are led to virtual servers
 	destroy []kernel.Command // virtual servers that go
-	disown  edits
+	disown  nft.Edits
 
 	refused []shelf.Offence // found while it was planned: nothing of it is done then
 }
 
-func (w *work) size() int { return len(w.own.list) + len(w.policy.list) }
+func (w *work) size() int { return len(w.own.List) + len(w.policy.List) }
 
 // plan adds a change to a step.
 func (d *dataplane) plan(w *work, c change) {
@@ -170,33 +171,31 @@ func (d *dataplane) assign(w *work, id kernel.ID) {
 }
 
 // replace notes what turns one list of elements into another. While the kernel is read, what was is what was found.
-func (d *dataplane) replace(to *edits, was, now []element) {
-	had := make(map[place]content, len(was))
+func (d *dataplane) replace(to *nft.Edits, was, now []element) {
+	had := make(map[nft.Place]*nft.Content, len(was))
 	for _, e := range was {
-		had[e.place] = e.content
+		had[e.Place] = &e.Content
 	}
 	for _, e := range now {
-		x := edit{place: e.place, new: &e.content}
-		if old, ok := had[e.place]; ok {
-			x.old = &old
-			delete(had, e.place)
-		} else if old, ok := d.held.found[e.place]; ok {
-			x.old = &old
-			delete(d.held.found, e.place)
+		x := nft.Edit{Place: e.Place, Old: had[e.Place], New: &e.Content}
+		if x.Old == nil {
+			x.Old = d.held.found[e.Place]
+			delete(d.held.found, e.Place)
 		}
-		if x.old == nil || *x.old != *x.new {
-			to.add(x)
+		delete(had, e.Place)
+		if x.Old == nil || *x.Old != *x.New {
+			to.Add(x)
 		}
 	}
 	for _, e := range was {
-		if old, ok := had[e.place]; ok {
-			to.add(edit{place: e.place, old: &old})
+		if old := had[e.Place]; old != nil {
+			to.Add(nft.Edit{Place: e.Place, Old: old})
 		}
 	}
 }
 
 // count notes that so many more want a shared element.
-func (d *dataplane) count(w *work, p place, by int) {
+func (d *dataplane) count(w *work, p nft.Place, by int) {
 	h := d.held
 	before := h.shared[p]
 	h.shared[p] = before + by
@@ -206,10 +205,10 @@ func (d *dataplane) count(w *work, p place, by int) {
 			delete(h.found, p)
 			return
 		}
-		w.policy.add(edit{place: p, new: &content{}})
+		w.policy.Add(added(p, ""))
 	case before+by == 0:
 		delete(h.shared, p)
-		w.policy.add(edit{place: p, old: &content{}})
+		w.policy.Add(removed(p))
 	}
 }
 
@@ -237,13 +236,13 @@ func (d *dataplane) reconcile(w *work, id kernel.ID, owner proxy.ServicePortName
 	}
 	if !s.listed && id.Mark == 0 {
 		s.listed = true
-		d.note(&w.policy, place{frontends, frontendKey(id)}, owner)
+		d.note(&w.policy, frontends.at(frontendKey(id)), owner)
 	}
 	want.balance(d, w, s)
 }
 
 // note adds an element that belongs to a virtual server, if it was not found.
-func (d *dataplane) note(to *edits, p place, owner proxy.ServicePortName) {
+func (d *dataplane) note(to *nft.Edits, p nft.Place, owner proxy.ServicePortName) {
 	if _, there := d.held.found[p]; there {
 		delete(d.held.found, p)
 		return
@@ -252,7 +251,7 @@ func (d *dataplane) note(to *edits, p place, owner proxy.ServicePortName) {
 	if owner != (proxy.ServicePortName{}) {
 		comment = portComment(owner)
 	}
-	to.add(edit{place: p, new: &content{comment: comment}})
+	to.Add(added(p, comment))
 }
 
 // balance brings a virtual server's backends to what the spec says.
@@ -279,11 +278,11 @@ func (want *spec) balance(d *dataplane, w *work, s *server) {
 }
 
 // ownPlace is where the table says that a virtual server is ours.
-func ownPlace(id kernel.ID) place {
+func ownPlace(id kernel.ID) nft.Place {
 	if id.Mark != 0 {
-		return place{ownMarks, markText(id.Mark)}
+		return ownMarks.at(markText(id.Mark))
 	}
-	return place{ownServers, frontendKey(id)}
+	return ownServers.at(frontendKey(id))
 }
 
 // do does a step.
@@ -300,9 +299,9 @@ func (d *dataplane) do(ctx context.Context, w *work) ([]shelf.Offence, error) {
 	}
 	if len(refused) > 0 {
 		// It may be somebody else's: no backend is added to it, and it is not ours.
-		var not edits
+		var not nft.Edits
 		for _, r := range refused {
-			not.add(edit{place: ownPlace(r.Command.Server.ID), old: &content{}})
+			not.Add(removed(ownPlace(r.Command.Server.ID)))
 		}
 		if err := d.send(ctx, not); err != nil {
 			return nil, err

@@ -200,7 +200,7 @@ func (f *front) elements() []element {
 	key, comment := frontendKey(f.id), portComment(f.name)
 	var all []element
 	add := func(in set, key, value string) {
-		all = append(all, element{place{in, key}, content{value, comment}})
+		all = append(all, element{in.at(key), nft.Content{Value: value, Comment: comment}})
 	}
 	byClass := [...]set{proxy.FromPod: fromPods, proxy.FromNode: fromNode, proxy.FromOutside: fromOutside}
 	for source, chain := range f.verdicts {
@@ -242,21 +242,21 @@ func widest(ranges []netip.Prefix) []netip.Prefix {
 }
 
 // shared are the elements that other ServicePorts may want as well.
-func (p *port) shared() []place {
+func (p *port) shared() []nft.Place {
 	if p == nil {
 		return nil
 	}
-	var all []place
+	var all []nft.Place
 	for _, f := range p.fronts {
 		switch addr := f.id.Addr.Addr().String(); {
 		case f.cluster:
-			all = append(all, place{clusterIPs, addr})
+			all = append(all, clusterIPs.at(addr))
 		case !f.yields:
-			all = append(all, place{outerIPs, addr})
+			all = append(all, outerIPs.at(addr))
 		}
 	}
 	for _, a := range p.hairpins {
-		all = append(all, place{hairpin, a.String() + " . " + a.String()})
+		all = append(all, hairpin.at(a.String()+" . "+a.String()))
 	}
 	return all
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/ipvs/kernel"
+	"github.com/sluice-proxy/sluice/nft"
 	"github.com/sluice-proxy/sluice/proxy"
 )
 
@@ -19,11 +20,11 @@ type held struct {
 	applied *proxy.Snapshot        // has exactly these ports, if it is not nil
 	claims  map[kernel.ID][]*front // everybody who wants an address
 	fronts  map[kernel.ID]*front   // those that have it
-	shared  map[place]int          // how many want it
+	shared  map[nft.Place]int      // how many want it
 	servers map[kernel.ID]*server  // ours
 	foreign map[kernel.ID]bool     // of others, when the kernel was read
 	marks   marks
-	found   map[place]content // elements that nobody has claimed yet; nil but while the kernel is read
+	found   map[nft.Place]*nft.Content // elements that nobody has claimed yet; nil but while the kernel is read
 
 	outer   map[netip.Addr]int  // addresses that are no ClusterIPs and none of the node, and how many frontends have each
 	reached map[netip.Addr]bool // the same for others, which is never changed; nil: to be made anew

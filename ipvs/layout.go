@@ -4,7 +4,6 @@ import (
 	"sigs.k8s.io/knftables"
 
 	"github.com/sluice-proxy/sluice/nft"
-	"github.com/sluice-proxy/sluice/proxy"
 )
 
 // Table is the name of the mode's table, in both families.
@@ -98,14 +97,3 @@ var baseChains = []nft.BaseChain{
 
 // schema is the same for every node and configuration.
 var schema = &nft.Schema{Table: Table, Sets: sets[:], Chains: baseChains}
-
-// declare adds the table with its sets and base chains, without rules, to a transaction.
-func declare(tx *knftables.Transaction, f proxy.Family, flags ...knftables.TableFlag) {
-	tx.Add(&knftables.Table{Flags: flags})
-	for _, s := range sets {
-		tx.Add(s.Object(f))
-	}
-	for _, c := range baseChains {
-		tx.Add(c.Object())
-	}
-}

@@ -9,24 +9,18 @@ import (
 )
 
 // ledger is the part of the table that says which virtual servers are ours: IPVS does not tell.
-type ledger struct{ places map[place]content }
+type ledger struct{ places map[nft.Place]*nft.Content }
 
 // ledgerOf reads the elements of a table. A nil table has none.
 func ledgerOf(found *nft.State) ledger {
-	l := ledger{map[place]content{}}
 	if found == nil {
-		return l
+		found = &nft.State{}
 	}
-	for in := range numSets {
-		for _, e := range found.Elements[in.name()] {
-			l.places[place{in, e.Key}] = content{e.Value, e.Comment}
-		}
-	}
-	return l
+	return ledger{schema.Contents(found)}
 }
 
 // has tells whether an element is there.
-func (l ledger) has(p place) bool {
+func (l ledger) has(p nft.Place) bool {
 	_, there := l.places[p]
 	return there
 }
@@ -44,7 +38,11 @@ func (h *held) recoverMark(sp *proxy.ServicePort, n *proxy.Node) uint32 {
 		for _, addr := range d.addrs(f) {
 			key := frontendKey(kernel.ID{Addr: netip.AddrPortFrom(addr, f.Addr.Port()), Protocol: sp.Name.Protocol})
 			for _, in := range []set{outsideServers, podServers} {
-				if mark, ok := parseMark(h.found[place{in, key}].value); ok && h.found[ownPlace(kernel.ID{Mark: mark})] != (content{}) {
+				found := h.found[in.at(key)]
+				if found == nil {
+					continue
+				}
+				if mark, ok := parseMark(found.Value); ok && h.found[ownPlace(kernel.ID{Mark: mark})] != nil {
 					return mark
 				}
 			}

@@ -63,11 +63,11 @@ func (d *dataplane) holdNothing(n *proxy.Node) *held {
 		ports:    map[proxy.ServicePortName]*port{},
 		claims:   map[kernel.ID][]*front{},
 		fronts:   map[kernel.ID]*front{},
-		shared:   map[place]int{},
+		shared:   map[nft.Place]int{},
 		servers:  map[kernel.ID]*server{},
 		foreign:  map[kernel.ID]bool{},
 		marks:    marks{used: map[uint32]bool{}, route: d.cfg.RouteMark},
-		found:    map[place]content{},
+		found:    map[nft.Place]*nft.Content{},
 		draining: map[kernel.ID]bool{},
 		outer:    map[netip.Addr]int{},
 	}
@@ -98,9 +98,9 @@ func (d *dataplane) makeTable(ctx context.Context, replace bool) error {
 	tx := d.table.NewTransaction()
 	if replace {
 		klog.FromContext(ctx).Info("Replacing a table of another layout", "table", Table)
-		vanish(tx)
+		nft.Vanish(tx)
 	}
-	declare(tx, d.family)
+	schema.Declare(tx, d.family)
 	rules := nft.Rewrite(tx, nil, d.held.writer.fixed(false))
 	d.report.bytes += len(tx.String())
 	if err := d.table.Run(ctx, tx); err != nil {
@@ -136,7 +136,7 @@ func (d *dataplane) adoptServers(ctx context.Context, all []kernel.Server, chang
 		}
 		delete(h.found, ownPlace(s.ID))
 		if s.ID.Mark == 0 {
-			p := place{frontends, frontendKey(s.ID)}
+			p := frontends.at(frontendKey(s.ID))
 			_, x.listed = h.found[p]
 			delete(h.found, p)
 		}
@@ -193,10 +193,10 @@ func (d *dataplane) discard(ctx context.Context) error {
 	w := &work{}
 	for p, c := range h.found {
 		to := &w.policy
-		if p.in == ownServers || p.in == ownMarks {
+		if p.Set == sets[ownServers] || p.Set == sets[ownMarks] {
 			to = &w.disown // its virtual server is gone
 		}
-		to.add(edit{place: p, old: &c})
+		to.Add(nft.Edit{Place: p, Old: c})
 	}
 	for _, s := range h.servers {
 		if !s.wanted && h.fronts[s.ID] == nil { // otherwise it was seen to

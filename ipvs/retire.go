@@ -174,15 +174,15 @@ func connections(loads []kernel.Load) (n uint32) {
 // arrives at their addresses and is not translated.
 func (r retirement) dwindle(ctx context.Context, l ledger, loads map[kernel.ID][]kernel.Load) error {
 	var commands []kernel.Command
-	var unlist, disown edits
+	var unlist, disown nft.Edits
 	for id, list := range loads {
 		server := kernel.Server{ID: id}
 		if connections(list) == 0 {
 			commands = append(commands, kernel.Command{Op: kernel.DeleteServer, Server: server})
-			if p := (place{frontends, frontendKey(id)}); id.Mark == 0 && l.has(p) {
-				unlist.add(edit{place: p, old: &content{}})
+			if p := frontends.at(frontendKey(id)); id.Mark == 0 && l.has(p) {
+				unlist.Add(removed(p))
 			}
-			disown.add(edit{place: ownPlace(id), old: &content{}})
+			disown.Add(removed(ownPlace(id)))
 			continue
 		}
 		for _, x := range list {
@@ -206,13 +206,13 @@ func (r retirement) dwindle(ctx context.Context, l ledger, loads map[kernel.ID][
 	return r.send(ctx, disown)
 }
 
-func (r retirement) send(ctx context.Context, e edits) error {
-	list := e.settled()
+func (r retirement) send(ctx context.Context, e nft.Edits) error {
+	list := e.Settled()
 	for len(list) > 0 {
 		some := list[:min(maxElements, len(list))]
 		list = list[len(some):]
 		tx := r.table.NewTransaction()
-		write(tx, some)
+		nft.Write(tx, some)
 		if err := r.table.Run(ctx, tx); err != nil {
 			return err
 		}

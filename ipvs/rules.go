@@ -2,7 +2,6 @@ package ipvs
 
 import (
 	"fmt"
-	"net/netip"
 
 	"github.com/sluice-proxy/sluice/nft"
 	"github.com/sluice-proxy/sluice/proxy"
@@ -41,30 +40,12 @@ func newWriter(cfg Config, n *proxy.Node) writer {
 		w.ip = "ip6"
 	}
 	w.frontend = w.ip + " daddr . meta l4proto . th dport"
-	w.pod = w.podMatch()
+	w.pod = nft.MatchPods(n.Family, n.PodSource, false)
 	return w
 }
 
 // tellsPods tells whether the node can tell pods apart.
 func (w writer) tellsPods() bool { return w.pod != "" }
-
-// podMatch matches traffic of pods.
-func (w writer) podMatch() string {
-	switch p := w.node.PodSource; p.Kind {
-	case proxy.PodSourcePrefix:
-		return w.ip + " saddr " + p.Prefix.String()
-	case proxy.PodSourceInterface:
-		return fmt.Sprintf("iifname %q", p.Interface)
-	case proxy.PodSourceInterfacePrefix:
-		// An interface name of this length has no room for more, so the wildcard would not match it.
-		const longestName = 15
-		if len(p.Interface) >= longestName {
-			return fmt.Sprintf("iifname %q", p.Interface)
-		}
-		return fmt.Sprintf("iifname %q", p.Interface+"*")
-	}
-	return ""
-}
 
 // isNode matches packets that come from an address of the node.
 const isNode = "fib saddr type local"
@@ -195,16 +176,9 @@ func (w writer) unknown() nft.Chain {
 		w.ip + " daddr @" + clusterIPs.name() + " goto " + reject,
 	}}
 	for _, p := range w.node.ServiceCIDRs {
-		c.Rules = append(c.Rules, w.ip+" daddr "+prefixText(p)+" drop")
+		c.Rules = append(c.Rules, w.ip+" daddr "+nft.PrefixText(p)+" drop")
 	}
 	return c
-}
-
-func prefixText(p netip.Prefix) string {
-	if p.IsSingleIP() {
-		return p.Addr().String()
-	}
-	return p.String()
 }
 
 func (w writer) sources() nft.Chain {

@@ -60,7 +60,7 @@ func probeTable(ctx context.Context, cfg Config, family proxy.Family) error {
 	defer func() { _ = table.Remove(context.WithoutCancel(ctx)) }()
 	declareAll := func() *knftables.Transaction {
 		tx := table.NewTransaction()
-		declare(tx, family, knftables.DormantFlag)
+		schema.Declare(tx, family, knftables.DormantFlag)
 		return tx
 	}
 	tx := declareAll()
@@ -84,10 +84,4 @@ func probeTable(ctx context.Context, cfg Config, family proxy.Family) error {
 		}
 	}
 	return err
-}
-
-// vanish lets a transaction begin with a table that is not there.
-func vanish(tx *knftables.Transaction) {
-	tx.Add(&knftables.Table{})
-	tx.Delete(&knftables.Table{})
 }
