@@ -15,9 +15,9 @@ PATH     := $(PATH):/usr/sbin:/sbin
 DEMO_DEPS := iptables:iptables
 TEST_DEPS := $(DEMO_DEPS) nft:nftables ipset:ipset etcd:etcd-server ip:iproute2 gcc:gcc
 
-# The suites with a real API server, and the packages of all others. TestCluster/ipvs is for the virtual machine, below; TestFaults/ipvs is
-# for it, too, but run by hand: ipvs/README.md says how, and why.
-CLUSTER  := -skip TestCluster/ipvs|TestFaults/ipvs ./e2e/cluster/... ./e2e/faults/... ./e2e/manifests/...
+# The suites with a real API server, and the packages of all others. TestCluster/ipvs is for the virtual machine, below; TestFaults/ipvs
+# and TestSwitchingIPVS are for it, too, but run by hand: ipvs/README.md says how, and why.
+CLUSTER  := -skip TestCluster/ipvs|TestFaults/ipvs|TestSwitchingIPVS ./e2e/cluster/... ./e2e/faults/... ./e2e/manifests/...
 PACKAGES = $(shell $(GO) list ./... | grep -v -e /e2e/cluster -e /e2e/faults -e /e2e/manifests -e /e2e/vm -e /e2e/ipvs)
 
 # The virtual machine with an older kernel, and what is tested in it.

@@ -28,7 +28,6 @@ var tales = []tale{
 	{"Crash", crash, nil},
 	{"Upgrade", upgrade, nil},
 	{"Frozen", frozen, nil},
-	{"AnotherMode", anotherMode, []string{"iptables-nft", "iptables-legacy", "nftables"}}, // connections through IPVS end with it
 	{"Damaged", damaged, nil},
 	{"Rewritten", rewritten, nil},
 	{"Foreign", foreign, nil},

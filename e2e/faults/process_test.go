@@ -1,13 +1,9 @@
 package faults
 
 import (
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"syscall"
-
-	"github.com/sluice-proxy/sluice/e2e/suite"
 )
 
 // restart: not a connection is lost while Sluice is away, nor when it comes back.
@@ -77,34 +73,4 @@ func frozen(s *story) {
 	s.awaitMoved(s.T, s.remote())
 	s.moves(s.T, s.local())
 	s.awaitHealthy(s.T)
-}
-
-// anotherMode: a start in another mode serves before it removes what the former one left, and so does the way back.
-// Only clients with affinity may get another backend.
-func anotherMode(s *story) {
-	i := slices.IndexFunc(suite.Modes, func(m suite.Mode) bool { return m.Mode != s.mode.Mode })
-	other := suite.Modes[i]
-	for _, change := range [][2]suite.Mode{{s.mode, other}, {other, s.mode}} {
-		over := s.load.excuse(sticky)
-		s.stop(s.T)
-		s.start(s.T, change[1].Flags...)
-		s.awaitNothing(kernels[change[0].Mode])
-		s.load.forget()
-		over()
-		s.load.pass()
-		s.moves(s.T, s.remote())
-		s.moves(s.T, s.local())
-	}
-}
-
-// awaitNothing waits until nothing of a mode is left.
-func (s *story) awaitNothing(k kernel) {
-	s.Helper()
-	eventually(s.T, "rules of the former mode are gone", func() error {
-		rules, err := k.rules(s.world)
-		if err == nil && rules != "" {
-			err = errors.New(rules)
-		}
-		return err
-	})
 }

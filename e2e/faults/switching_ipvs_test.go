@@ -1,0 +1,15 @@
+package faults
+
+import "testing"
+
+// ipvsCircuits go every way from mode ipvs and to it, and between kube-proxy's mode ipvs and modes of Sluice.
+var ipvsCircuits = []circuit{
+	{"nftables", []string{"nftables", "ipvs", "nftables"}},
+	{"iptables", []string{"iptables-nft", "ipvs", "iptables-legacy", "ipvs", "iptables-nft"}},
+	{"kube-proxy", []string{"ipvs", "kube-proxy-nftables", "ipvs", "kube-proxy-iptables-nft", "ipvs"}},
+	{"kube-proxy-ipvs", []string{"nftables", "kube-proxy-ipvs", "iptables-nft", "kube-proxy-ipvs", "nftables"}},
+	{"ipvs-kube-proxy-ipvs", []string{"ipvs", "kube-proxy-ipvs", "ipvs"}},
+}
+
+// TestSwitchingIPVS is TestSwitching for a kernel with IPVS.
+func TestSwitchingIPVS(t *testing.T) { goRound(t, ipvsCircuits) }
