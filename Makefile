@@ -29,8 +29,11 @@ IPVS_TESTS ?= TestKernelIPVS/IPv4|TestKernelIPVS/IPv6/(matrix|a_pod_reaches_itse
 IPVS_SKIP  ?= thousands_of_endpoints
 # The stories of the cluster suite that are about the same code in every mode are left to the other modes, in which they take less long.
 IPVS_ALIKE ?= Health|Events|LostAPIServer|StartWaits
+# Of the scenarios of mode nftables beside kube-proxy's mode ipvs some that need few changes: each costs kube-proxy seconds there.
+NEIGHBOUR_TESTS ?= TestKernelNftablesBesideKubeProxy/ipvs/IPv4/(frontends_and_policies$$|a_pod_reaches|NodePort_hides|load-balancer_IPs_are_served|external_IPs_are_served)
 VM_SUITES = -suite 'virtual machine: ./e2e/vm' \
 	-suite 'kernel 6.1: -exec $(VM) -run $(VM_TESTS) ./e2e/kernel' \
+	-suite 'beside kube-proxy in mode ipvs: -exec $(VM) -run $(NEIGHBOUR_TESTS) ./e2e/kernel' \
 	-suite 'guards in kernel 6.1: -exec $(VM) -run TestKernelGuard/IPv4|TestKernelManyClients ./nftables' \
 	-suite 'IPVS: -exec $(VM) -run $(IPVS_TESTS) -skip //$(IPVS_SKIP) ./e2e/ipvs -args -sluice=$(CURDIR)/bin/sluice' \
 	-suite 'IPVS cluster: -exec $(VM) -run TestCluster/ipvs -skip TestCluster/ipvs/($(IPVS_ALIKE)) ./e2e/cluster -args -sluice=$(CURDIR)/bin/sluice' \

@@ -1,7 +1,7 @@
 package kernel_test
 
 import (
-	"os"
+	"os/exec"
 	"testing"
 
 	"github.com/sluice-proxy/sluice/e2e/kernel/neighbour"
@@ -49,6 +49,25 @@ func kubeProxysOwn(mode neighbour.Mode) []proxytest.Exception {
 			Scenario: "names may be as long as they may be",
 			Why:      "kube-proxy writes nothing: its names become too long for nft",
 		})
+	case neighbour.IPVS:
+		const itsOwn = "kube-proxy gives the node the addresses of Services, so the node itself answers at all other ports, or kube-proxy refuses them"
+		return append(all, proxytest.Exception{
+			Scenario: "external IPs are served wherever they are",
+			Packets:  []string{"client -> 203.0.113.10:79: reset"},
+			Why:      itsOwn,
+		}, proxytest.Exception{
+			Scenario: "source ranges drop all others, on load-balancer IPs only",
+			Packets:  []string{"client -> 198.51.100.10:79: reset"},
+			Why:      itsOwn,
+		}, proxytest.Exception{
+			Scenario: "a Service may have a hundred ports",
+			Packets:  []string{"pod-b -> 10.96.0.10:9999: refused", "pod-b -> 10.96.0.10:10100: refused"},
+			Why:      itsOwn,
+		}, proxytest.Exception{
+			Scenario: "internal policy Local keeps ClusterIP traffic on the node",
+			Packets:  []string{"node -> 10.96.0.10:80: dropped"},
+			Why:      "IPVS takes the node's own packets before they could be dropped, and kube-proxy gives them all endpoints",
+		})
 	case neighbour.IPTables:
 		const everywhere = "kube-proxy refuses ports without endpoints at all addresses"
 		return append(all, proxytest.Exception{
@@ -75,14 +94,19 @@ func kubeProxysOwn(mode neighbour.Mode) []proxytest.Exception {
 // its modes that this kernel has.
 func TestKernelNftablesBesideKubeProxy(t *testing.T) {
 	modes := []neighbour.Mode{neighbour.NFTables, neighbour.IPTables}
-	if _, err := os.Stat("/proc/net/ip_vs"); err == nil {
+	if hasIPVS() {
 		modes = append(modes, neighbour.IPVS)
 	}
 	for _, mode := range modes {
 		t.Run(string(mode), func(t *testing.T) {
+			workers := 0
+			if mode == neighbour.IPVS {
+				workers = 2 // each kube-proxy starts hundreds of programs
+			}
 			proxytest.Run(t, proxytest.Harness{
-				Mode: nftables.NewMode(nftables.Config{DropInvalid: true}),
-				Dump: listTable,
+				Workers: workers,
+				Mode:    nftables.NewMode(nftables.Config{DropInvalid: true}),
+				Dump:    listTable,
 				Neighbour: func(t testing.TB, l *lab.Lab) proxytest.Neighbour {
 					return neighbour.Start(t, l, "../bin/kube-proxy", mode)
 				},
@@ -91,3 +115,6 @@ func TestKernelNftablesBesideKubeProxy(t *testing.T) {
 		})
 	}
 }
+
+// hasIPVS tells whether this kernel has IPVS. A module is loaded.
+func hasIPVS() bool { return exec.Command("ipvsadm", "-Ln").Run() == nil }

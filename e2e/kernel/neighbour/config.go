@@ -28,7 +28,9 @@ func (k *KubeProxy) configuration(c proxytest.Node) fields {
 		"mode":             k.mode.name(),
 		"hostnameOverride": "node",
 		"clientConnection": fields{"kubeconfig": filepath.Join(k.dir, "kubeconfig"), "contentType": "application/json"},
-		"conntrack":        fields{"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+		// A flow outlives a step of a scenario, however long kube-proxy takes for it.
+		"conntrack": fields{"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s",
+			"udpTimeout": "10m", "udpStreamTimeout": "10m"},
 		// Zero would ask for the masquerade bit 0, not for the default.
 		"iptables":          rules(fields{"localhostNodePorts": !c.NoLocalhost, "masqueradeBit": masqueradeBit}),
 		"nftables":          rules(fields{"masqueradeBit": masqueradeBit}),
