@@ -30,7 +30,7 @@ IPVS_SKIP  ?= thousands_of_endpoints
 # The stories of the cluster suite that are about the same code in every mode are left to the other modes, in which they take less long.
 IPVS_ALIKE ?= Health|Events|LostAPIServer|StartWaits
 # Of the scenarios of mode nftables beside kube-proxy's mode ipvs some that need few changes: each costs kube-proxy seconds there.
-NEIGHBOUR_TESTS ?= TestKernelNftablesBesideKubeProxy/ipvs/IPv4/(frontends_and_policies$$|a_pod_reaches|NodePort_hides|load-balancer_IPs_are_served|external_IPs_are_served)
+NEIGHBOUR_TESTS ?= TestKernelNftablesBesideKubeProxy/ipvs/IPv4/(frontends_and_policies$$|a_pod_reaches|external_IPs_are_served)
 VM_SUITES = -suite 'virtual machine: ./e2e/vm' \
 	-suite 'kernel 6.1: -exec $(VM) -run $(VM_TESTS) ./e2e/kernel' \
 	-suite 'beside kube-proxy in mode ipvs: -exec $(VM) -run $(NEIGHBOUR_TESTS) ./e2e/kernel' \
