@@ -12,6 +12,7 @@ var ipvsKernel = kernel{
 	damages:  ipvsDamages,
 	litter:   func(s *story) { s.nft("add element ip sluice-ipvs cluster-ips { 192.0.2.254 }") },
 	littered: "ip set cluster-ips 192.0.2.254\n",
+	ownPorts: true,
 	empty:    emptyIPVS,
 }
 

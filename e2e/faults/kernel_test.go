@@ -11,6 +11,9 @@ type kernel struct {
 	litter   func(*story)
 	littered string
 
+	// ownPorts keeps a host from using one port for two connections at a time: the kernel may mix up their answers.
+	ownPorts bool
+
 	// empty leaves nothing of anybody's, as a boot does. Connection tracking is emptied apart from that.
 	empty func(*story)
 }

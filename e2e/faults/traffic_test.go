@@ -66,6 +66,7 @@ type tally struct {
 type traffic struct {
 	t    *testing.T
 	w    *world
+	own  bool // ports: what the mode says that the load begins with
 	stop chan struct{}
 	over sync.Once
 	done sync.WaitGroup
@@ -92,7 +93,10 @@ func (w *world) startTraffic(t *testing.T) *traffic {
 // startTrafficOf is startTraffic with so many that make new connections, for each client, protocol and family.
 func (w *world) startTrafficOf(t *testing.T, workers int) *traffic {
 	t.Helper()
-	tr := &traffic{t: t, w: w, stop: make(chan struct{}), tallies: map[kind]*tally{}, excuses: map[kind]int{}}
+	tr := &traffic{
+		t: t, w: w, stop: make(chan struct{}), tallies: map[kind]*tally{}, excuses: map[kind]int{},
+		own: w.kernel.ownPorts,
+	}
 	for _, k := range []kind{fresh, nodePort, long, sticky, stream} {
 		tr.tallies[k] = &tally{}
 	}
@@ -161,6 +165,15 @@ func (tr *traffic) every(pause time.Duration, do func()) {
 	})
 }
 
+// from leaves address and port to the kernel. A port that is bound before it is known where to is one that no other open
+// connection has.
+func (tr *traffic) from(f proxy.Family) netip.AddrPort {
+	if tr.own {
+		return netip.AddrPortFrom(f.Any(), 0)
+	}
+	return netip.AddrPort{}
+}
+
 // freshly makes new connections.
 func (tr *traffic) freshly(from *lab.Host, f proxy.Family, p proxy.Protocol) func() {
 	targets, kinds, n := []netip.AddrPort{clusterIP(tr.w.web, f), tr.w.nodePort(f, p)}, []kind{fresh, nodePort}, 0
@@ -168,7 +181,7 @@ func (tr *traffic) freshly(from *lab.Host, f proxy.Family, p proxy.Protocol) fun
 		n++
 		to, k := targets[n%len(targets)], kinds[n%len(kinds)]
 		began := tr.moment(k)
-		o := from.Probe(lab.Probe{To: to, Protocol: p, Timeout: answerLimit, Resend: resend})
+		o := from.Probe(lab.Probe{To: to, Protocol: p, From: tr.from(f), Timeout: answerLimit, Resend: resend})
 		tr.count(k, o.Result == lab.Answered, began, "%s to %v over %v: %v", from.Name, to, p, o)
 		if o.Resent {
 			tr.countResent(k, began)
@@ -194,7 +207,7 @@ func (tr *traffic) longly(i int) func() {
 		began := tr.moment(long)
 		var o lab.Outcome
 		if conn == nil {
-			conn, o = from.Connect(lab.Probe{To: to, Protocol: proxy.TCP, Timeout: answerLimit})
+			conn, o = from.Connect(lab.Probe{To: to, Protocol: proxy.TCP, From: tr.from(proxy.FamilyOf(to.Addr())), Timeout: answerLimit})
 			was, was.Resent = o, false
 			o = was
 			tr.keep(conn)
