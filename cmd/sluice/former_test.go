@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,16 +13,34 @@ import (
 	"github.com/sluice-proxy/sluice/proxy/loop"
 )
 
+// diary is what modes say that something is left of. They do not wait for each other.
+type diary struct {
+	begun time.Time
+	mu    sync.Mutex
+	told  []string
+}
+
+// take is what was said since it was last asked, sorted.
+func (d *diary) take() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	told := d.told
+	d.told = nil
+	slices.Sort(told)
+	return told
+}
+
 // leftover is a mode of which something is left.
 type leftover struct {
 	proxy.Mode
 	name  string
-	told  *[]string
-	begun time.Time
+	diary *diary
 }
 
 func (l leftover) say(what string) {
-	*l.told = append(*l.told, time.Since(l.begun).String()+" "+l.name+" "+what)
+	l.diary.mu.Lock()
+	defer l.diary.mu.Unlock()
+	l.diary.told = append(l.diary.told, time.Since(l.diary.begun).String()+" "+l.name+" "+what)
 }
 
 func (l leftover) Name() string                  { return l.name }
@@ -37,7 +56,7 @@ type lastingLeftover struct {
 func (l lastingLeftover) Yield(context.Context) error { l.say("yields"); return l.err }
 
 func (l lastingLeftover) Retire(_ context.Context, since time.Time) (bool, error) {
-	l.say("retires since " + since.Sub(l.begun).String())
+	l.say("retires since " + since.Sub(l.diary.begun).String())
 	*l.looks--
 	return *l.looks > 0, l.err
 }
@@ -46,18 +65,15 @@ func (l lastingLeftover) Retire(_ context.Context, since time.Time) (bool, error
 func TestFormerModesGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
-		var told []string
+		diary := &diary{begun: time.Now()}
 		looks := 2
-		ruled := leftover{name: "rules", told: &told, begun: time.Now()}
-		others := []proxy.Mode{ruled, lastingLeftover{leftover{name: "servers", told: &told, begun: time.Now()}, &looks, errors.New("on purpose")}}
+		others := []proxy.Mode{leftover{name: "rules", diary: diary}, lastingLeftover{leftover{name: "servers", diary: diary}, &looks, errors.New("on purpose")}}
 		want := func(what ...string) {
 			t.Helper()
 			synctest.Wait()
-			slices.Sort(told)
-			if !slices.Equal(told, what) {
+			if told := diary.take(); !slices.Equal(told, what) {
 				t.Errorf("got %q, want %q", told, what)
 			}
-			told = nil
 		}
 		makeRoom(ctx, others)
 		want("0s servers yields")
