@@ -75,15 +75,23 @@ func watchAddrs(ctx context.Context, set func([]netip.Addr)) error {
 	}
 }
 
-// Addrs lists the addresses of all interfaces, in the order of the interfaces.
+// servicesInterface has the addresses of Services, where kube-proxy's mode ipvs has left it. They are not the node's, and no
+// NodePort is served there.
+const servicesInterface = "kube-ipvs0"
+
+// Addrs lists the node's addresses, of all interfaces, in the order of the interfaces.
 func Addrs() ([]netip.Addr, error) {
 	list, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return nil, fmt.Errorf("list interface addresses: %w", err)
 	}
+	services := 0 // no interface has this number
+	if link, err := netlink.LinkByName(servicesInterface); err == nil {
+		services = link.Attrs().Index
+	}
 	addrs := make([]netip.Addr, 0, len(list))
 	for _, a := range list {
-		if addr, ok := netip.AddrFromSlice(a.IP); ok {
+		if addr, ok := netip.AddrFromSlice(a.IP); ok && a.LinkIndex != services {
 			addrs = append(addrs, addr.Unmap())
 		}
 	}

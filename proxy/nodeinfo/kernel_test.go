@@ -78,6 +78,27 @@ func TestKernelAddressesAreWatched(t *testing.T) {
 	})
 }
 
+func TestKernelAddressesOfServicesAreNotTheNodes(t *testing.T) {
+	inNamespace(t, func() {
+		link := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "kube-ipvs0"}}
+		if err := netlink.LinkAdd(link); err != nil {
+			t.Error(err)
+			return
+		}
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		addAddr(t, lo, "192.0.2.1/32")
+		addAddr(t, link, "10.96.0.1/32")
+		addAddr(t, link, "2001:db8::10/128")
+		if got, err := Addrs(); err != nil || !slices.Equal(got, []netip.Addr{netip.MustParseAddr("192.0.2.1")}) {
+			t.Errorf("got %v, %v", got, err)
+		}
+	})
+}
+
 func TestKernelBurstOfAddressesIsOneUpdate(t *testing.T) {
 	inNamespace(t, func() {
 		lo, err := netlink.LinkByName("lo")
