@@ -12,46 +12,18 @@ import (
 	"syscall"
 	"time"
 
-	"k8s.io/klog/v2"
+	"github.com/sluice-proxy/sluice/proxy/httpserver"
 )
 
 // Name is that of the socket.
 const Name = "@sluice"
 
-// retry is how long to wait for a predecessor to give the name free.
-const retry = 5 * time.Second
-
 // Serve answers until ctx ends. As long as another process has the name it waits: whatever is asked is no reason not to serve.
 func Serve(ctx context.Context, name string, handler http.Handler) {
-	for told := false; ctx.Err() == nil; {
-		listener, err := net.Listen("unix", name)
-		if err == nil {
-			serve(ctx, listener, handler)
-			return
-		}
-		if !told {
-			klog.FromContext(ctx).Info("Not answering questions yet", "socket", name, "reason", err.Error())
-			told = true
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(retry):
-		}
-	}
-}
-
-func serve(ctx context.Context, listener net.Listener, handler http.Handler) {
-	server := &http.Server{
-		Handler:           rootOnly(handler),
-		ConnContext:       withPeer,
-		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       10 * time.Second,
-	}
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
-	defer stop()
-	if err := server.Serve(listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
-		klog.FromContext(ctx).Error(err, "Questions are not answered any more")
-	}
+	// Without HardFail there is no error.
+	_ = httpserver.Run(ctx, httpserver.Config{
+		Name: "questions", Network: "unix", Addr: name, Handler: rootOnly(handler), ConnContext: withPeer,
+	})
 }
 
 // peer is the key of a connection's user.

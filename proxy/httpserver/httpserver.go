@@ -1,4 +1,4 @@
-// Package httpserver runs the small HTTP servers of the proxy: health and metrics. They must not
+// Package httpserver runs the small HTTP servers of the proxy: health, metrics and questions. They must not
 // take the proxy down with them, so a port that is taken is tried again, and slow or silent
 // clients are cut off.
 package httpserver
@@ -34,8 +34,12 @@ func Listen(ctx context.Context, network, address string) (net.Listener, error) 
 // Config says what to serve where.
 type Config struct {
 	Name    string // for logs and errors
+	Network string // empty is tcp
 	Addr    string // host:port; empty serves nothing
 	Handler http.Handler
+
+	// ConnContext, if it is not nil, is as in http.Server.
+	ConnContext func(ctx context.Context, c net.Conn) context.Context
 
 	// HardFail gives up when the address cannot be bound. Otherwise it is tried every 5 s.
 	HardFail bool
@@ -53,6 +57,9 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg.Listen = Listen
 	}
 	logger := klog.FromContext(ctx).WithValues("server", cfg.Name, "address", cfg.Addr)
+	if cfg.Network == "" {
+		cfg.Network = "tcp"
+	}
 	for failures := 0; ; failures++ {
 		err := listenAndServe(klog.NewContext(ctx, logger), cfg)
 		if ctx.Err() != nil {
@@ -73,19 +80,24 @@ func Run(ctx context.Context, cfg Config) error {
 }
 
 func listenAndServe(ctx context.Context, cfg Config) error {
-	listener, err := cfg.Listen(ctx, "tcp", cfg.Addr)
+	listener, err := cfg.Listen(ctx, cfg.Network, cfg.Addr)
 	if err != nil {
 		return err
 	}
 	klog.FromContext(ctx).V(2).Info("Server started")
-	return Serve(ctx, listener, cfg.Handler)
+	return serve(ctx, listener, cfg)
 }
 
 // Serve answers on a listener until ctx ends, which is no error, or the listener fails. It closes
 // the listener in any case and returns when no request is under way any more.
 func Serve(ctx context.Context, listener net.Listener, handler http.Handler) error {
+	return serve(ctx, listener, Config{Handler: handler})
+}
+
+func serve(ctx context.Context, listener net.Listener, cfg Config) error {
 	server := &http.Server{
-		Handler:           handler,
+		Handler:           cfg.Handler,
+		ConnContext:       cfg.ConnContext,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      2 * time.Minute, // a CPU profile takes 30 s
