@@ -32,10 +32,7 @@ func (c exitCode) Error() string { return "exit code " + strconv.Itoa(int(c)) }
 var exitCodes = map[preflight.Severity]exitCode{preflight.Problem: 1, preflight.Warning: 2}
 
 func newCheckCommand(root *config.Options) *cobra.Command {
-	options := config.NewOptions(modeNames())
-	all := pflag.NewFlagSet("", pflag.ContinueOnError)
-	all.SetNormalizeFunc(normalize)
-	options.AddFlags(all)
+	options, flags := borrow(checked)
 	var output, nodePorts string
 	cmd := &cobra.Command{
 		Use:   "check",
@@ -67,12 +64,23 @@ func newCheckCommand(root *config.Options) *cobra.Command {
 			return nil
 		},
 	}
-	for _, name := range checked {
-		cmd.Flags().AddFlag(all.Lookup(name))
-	}
+	cmd.Flags().AddFlagSet(flags)
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "How to print: text or json.")
 	cmd.Flags().StringVar(&nodePorts, "service-node-port-range", "30000-32767", "Ports that NodePorts are taken from, as the API server has it.")
 	return cmd
+}
+
+// borrow is some of the proxy's own flags, for another command, and the options that they set.
+func borrow(names []string) (*config.Options, *pflag.FlagSet) {
+	options := config.NewOptions(modeNames())
+	all := pflag.NewFlagSet("", pflag.ContinueOnError)
+	all.SetNormalizeFunc(normalize)
+	options.AddFlags(all)
+	some := pflag.NewFlagSet("", pflag.ContinueOnError)
+	for _, name := range names {
+		some.AddFlag(all.Lookup(name))
+	}
+	return options, some
 }
 
 func check(ctx context.Context, options *config.Options, nodePorts string) ([]preflight.Finding, error) {

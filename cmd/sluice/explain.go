@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/sluice-proxy/sluice/cmd/sluice/config"
 	"github.com/sluice-proxy/sluice/proxy"
@@ -29,10 +28,7 @@ var explained = []string{
 }
 
 func newExplainCommand(root *config.Options) *cobra.Command {
-	options := config.NewOptions(modeNames())
-	all := pflag.NewFlagSet("", pflag.ContinueOnError)
-	all.SetNormalizeFunc(normalize)
-	options.AddFlags(all)
+	options, flags := borrow(explained)
 	var q question
 	cmd := &cobra.Command{
 		Use:   "explain {--from IP[%INTERFACE]|outside --to IP:PORT[/PROTOCOL] | NAMESPACE/NAME}",
@@ -61,9 +57,7 @@ func newExplainCommand(root *config.Options) *cobra.Command {
 			return q.write(cmd.OutOrStdout(), of)
 		},
 	}
-	for _, name := range explained {
-		cmd.Flags().AddFlag(all.Lookup(name))
-	}
+	cmd.Flags().AddFlagSet(flags)
 	cmd.Flags().StringVar(&q.from, "from", "", "Who connects: an IP, with % and the interface it comes in through if pods are known by that; or outside.")
 	cmd.Flags().StringVar(&q.to, "to", "", "What is connected to: IP:PORT, with /udp or /sctp if it is not TCP.")
 	cmd.Flags().StringVarP(&q.output, "output", "o", "text", "How to print: text or json.")
