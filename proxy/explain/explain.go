@@ -90,10 +90,26 @@ func (v View) without(p Packet) (Fate, string) {
 	return Ignored, "no Service has such an address and port"
 }
 
+// refusal is why the kernel refused a ServicePort, nil if it did not.
+func (v View) refusal(name proxy.ServicePortName) error {
+	if i := slices.IndexFunc(v.SetAside, func(s proxy.SetAside) bool { return s.Name == name }); i >= 0 {
+		return v.SetAside[i].Err
+	}
+	return nil
+}
+
+// candidates are the endpoints of a ServicePort's Service, nil if they are not known.
+func (v View) candidates(name proxy.ServicePortName) []policy.Candidate {
+	if v.Input == nil {
+		return nil
+	}
+	return policy.Candidates(v.Input(name.Service()), name.Port, name.Protocol, v.Snapshot.Node())
+}
+
 // decide fills in what becomes of a packet to a frontend.
 func (v View) decide(a *Answer) {
-	if i := slices.IndexFunc(v.SetAside, func(s proxy.SetAside) bool { return s.Name == a.Port.Name }); i >= 0 {
-		a.Why = fmt.Sprintf("the kernel refused %v, which is not served: %v", a.Port.Name, v.SetAside[i].Err)
+	if err := v.refusal(a.Port.Name); err != nil {
+		a.Why = fmt.Sprintf("the kernel refused %v, which is not served: %v", a.Port.Name, err)
 		return
 	}
 	if a.Frontend.Allowed != nil && !slices.ContainsFunc(a.Frontend.Allowed, func(r netip.Prefix) bool { return r.Contains(a.Packet.From) }) {
@@ -116,9 +132,7 @@ func (v View) route(a *Answer) {
 		a.Why, a.MasqueradeWhy = poolWhy(a), masqueradeWhy(a, route, node)
 		a.Backends = backends(a, route, node)
 	}
-	if name := a.Port.Name; v.Input != nil {
-		a.Candidates = policy.Candidates(v.Input(name.Service()), name.Port, name.Protocol, node)
-	}
+	a.Candidates = v.candidates(a.Port.Name)
 }
 
 func backends(a *Answer, route proxy.Route, node *proxy.Node) []Backend {

@@ -1,10 +1,9 @@
 package explain
 
 import (
-	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"text/tabwriter"
 
@@ -26,18 +25,9 @@ func (v View) Service(name proxy.ServiceName) []PortAnswer {
 		if port.Service() != name {
 			continue
 		}
-		a := PortAnswer{Port: sp}
-		if v.Input != nil {
-			a.Candidates = policy.Candidates(v.Input(name), port.Port, port.Protocol, v.Snapshot.Node())
-		}
-		if i := slices.IndexFunc(v.SetAside, func(s proxy.SetAside) bool { return s.Name == port }); i >= 0 {
-			a.SetAside = v.SetAside[i].Err
-		}
-		list = append(list, a)
+		list = append(list, PortAnswer{sp, v.candidates(port), v.refusal(port)})
 	}
-	slices.SortFunc(list, func(a, b PortAnswer) int {
-		return cmp.Or(a.Port.Name.Compare(b.Port.Name), cmp.Compare(a.Port.Name.Protocol, b.Port.Name.Protocol))
-	})
+	slices.SortFunc(list, func(a, b PortAnswer) int { return a.Port.Name.Compare(b.Port.Name) })
 	return list
 }
 
@@ -124,9 +114,9 @@ type portJSON struct {
 }
 
 type frontendJSON struct {
-	Address string               `json:"address"`
+	Address netip.AddrPort       `json:"address"`
 	Kind    string               `json:"kind"`
-	Allowed []string             `json:"allowed,omitempty"`
+	Allowed []netip.Prefix       `json:"allowed,omitempty"`
 	Routes  map[string]routeJSON `json:"routes"` // by source
 }
 
@@ -137,7 +127,7 @@ type routeJSON struct {
 }
 
 type candidateJSON struct {
-	Address string                      `json:"address"`
+	Address netip.AddrPort              `json:"address"`
 	Node    string                      `json:"node,omitempty"`
 	Pools   map[string]policy.Judgement `json:"pools"`
 }
@@ -148,9 +138,7 @@ func WriteServiceJSON(w io.Writer, ports []PortAnswer) error {
 	for _, a := range ports {
 		list = append(list, a.json())
 	}
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(list)
+	return writeJSON(w, list)
 }
 
 func (a PortAnswer) json() portJSON {
@@ -159,10 +147,7 @@ func (a PortAnswer) json() portJSON {
 		j.SetAside = a.SetAside.Error()
 	}
 	for _, f := range a.Port.Frontends {
-		one := frontendJSON{Address: f.Addr.String(), Kind: f.Kind.String(), Routes: map[string]routeJSON{}}
-		for _, p := range f.Allowed {
-			one.Allowed = append(one.Allowed, p.String())
-		}
+		one := frontendJSON{Address: f.Addr, Kind: f.Kind.String(), Allowed: f.Allowed, Routes: map[string]routeJSON{}}
 		for source, r := range f.Routes {
 			route := routeJSON{Verdict: r.Verdict.String()}
 			if r.Verdict == proxy.Forward {
@@ -173,7 +158,7 @@ func (a PortAnswer) json() portJSON {
 		j.Frontends = append(j.Frontends, one)
 	}
 	for _, c := range a.Candidates {
-		j.Endpoints = append(j.Endpoints, candidateJSON{c.Addr.String(), c.NodeName, map[string]policy.Judgement{
+		j.Endpoints = append(j.Endpoints, candidateJSON{c.Addr, c.NodeName, map[string]policy.Judgement{
 			proxy.ClusterPool.String(): c.Pools[proxy.ClusterPool], proxy.LocalPool.String(): c.Pools[proxy.LocalPool],
 		}})
 	}

@@ -147,20 +147,20 @@ func special(why string, b Backend) string {
 
 // answerJSON is the written form of an Answer for programs.
 type answerJSON struct {
-	From       string     `json:"from"`
-	Interface  string     `json:"interface,omitempty"`
-	To         string     `json:"to"`
-	Protocol   string     `json:"protocol"`
-	Source     reason     `json:"source"`
-	Service    string     `json:"service,omitempty"` // namespace/name:port
-	Frontend   string     `json:"frontend,omitempty"`
-	Kind       string     `json:"kind,omitempty"`
-	Allowed    []string   `json:"allowed,omitempty"`
-	Fate       reason     `json:"fate"`
-	Pool       string     `json:"pool,omitempty"`
-	Masquerade *reason    `json:"masquerade,omitempty"`
-	Affinity   int        `json:"affinitySeconds,omitempty"`
-	Endpoints  []Endpoint `json:"endpoints,omitempty"`
+	From       netip.Addr     `json:"from"`
+	Interface  string         `json:"interface,omitempty"`
+	To         netip.AddrPort `json:"to"`
+	Protocol   string         `json:"protocol"`
+	Source     reason         `json:"source"`
+	Service    string         `json:"service,omitempty"` // namespace/name:port
+	Frontend   string         `json:"frontend,omitempty"`
+	Kind       string         `json:"kind,omitempty"`
+	Allowed    []netip.Prefix `json:"allowed,omitempty"`
+	Fate       reason         `json:"fate"`
+	Pool       string         `json:"pool,omitempty"`
+	Masquerade *reason        `json:"masquerade,omitempty"`
+	Affinity   int            `json:"affinitySeconds,omitempty"`
+	Endpoints  []Endpoint     `json:"endpoints,omitempty"`
 }
 
 type reason struct {
@@ -171,21 +171,22 @@ type reason struct {
 // WriteJSON writes an answer for programs.
 func WriteJSON(w io.Writer, a Answer) error {
 	j := answerJSON{
-		From: a.Packet.From.String(), Interface: a.Packet.Interface, To: a.Packet.To.String(), Protocol: a.Packet.Protocol.String(),
+		From: a.Packet.From, Interface: a.Packet.Interface, To: a.Packet.To, Protocol: a.Packet.Protocol.String(),
 		Source: reason{a.Source.String(), a.SourceWhy}, Fate: reason{a.Fate.String(), a.Why},
 	}
 	if a.Frontend != nil {
 		j.Service, j.Frontend, j.Kind = a.Port.Name.String(), a.Frontend.Addr.String(), a.Frontend.Kind.String()
-		for _, p := range a.Frontend.Allowed {
-			j.Allowed = append(j.Allowed, p.String())
-		}
-		j.Endpoints = a.endpoints()
+		j.Allowed, j.Endpoints = a.Frontend.Allowed, a.endpoints()
 	}
 	if a.Fate == Forwarded {
 		j.Pool, j.Affinity = a.Pool.String(), int(a.Affinity.Seconds())
 		j.Masquerade = &reason{yesNo(a.masquerades()), a.MasqueradeWhy}
 	}
+	return writeJSON(w, j)
+}
+
+func writeJSON(w io.Writer, value any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
-	return e.Encode(j)
+	return e.Encode(value)
 }
