@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"strconv"
-	"strings"
 
 	"github.com/sluice-proxy/sluice/iptables/xtables"
 	"github.com/sluice-proxy/sluice/proxy"
@@ -83,12 +82,5 @@ const maxComment = 240
 
 // comment is a match that always fits and carries text. What a comment cannot hold becomes "_".
 func comment(text string) string {
-	clean := strings.Map(func(r rune) rune {
-		switch {
-		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', strings.ContainsRune(" ./:-_", r):
-			return r
-		}
-		return '_'
-	}, text)
-	return `-m comment --comment "` + clean[:min(len(clean), maxComment)] + `"`
+	return `-m comment --comment "` + proxy.Comment(text, maxComment) + `"`
 }

@@ -3,7 +3,6 @@ package nft
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"sigs.k8s.io/knftables"
 
@@ -13,14 +12,7 @@ import (
 // CommentOf is a text as a comment may be: without what would end it, and not longer than the kernel takes. The name of a
 // Service always fits.
 func CommentOf(text string) string {
-	clean := strings.Map(func(r rune) rune {
-		switch {
-		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', strings.ContainsRune(" ./:-_", r):
-			return r
-		}
-		return '_'
-	}, text)
-	return clean[:min(len(clean), MaxComment)]
+	return proxy.Comment(text, MaxComment)
 }
 
 // MaxComment is the length of the longest comment, in bytes: one of what the kernel takes is the end.
