@@ -9,14 +9,17 @@ import (
 )
 
 // HandOver ends the UDP flows of a family that IPVS leads to certain backends, and tells how many: their next packets begin
-// flows, which rules can translate. A flow that is known is never translated anew.
-func HandOver(ctx context.Context, table Table, family proxy.Family, backend func(netip.AddrPort) bool) (int, error) {
+// flows, which rules can translate. A flow that is known is never translated anew. Without backends it asks for no flows.
+func HandOver(ctx context.Context, table Table, family proxy.Family, backends map[netip.AddrPort]bool) (int, error) {
+	if len(backends) == 0 {
+		return 0, nil
+	}
 	var led []Flow
 	for f, err := range table.Flows(ctx, family) {
 		if err != nil {
 			return 0, fmt.Errorf("list %v UDP flows: %w", family, err)
 		}
-		if !f.DNAT && !f.zoned() && f.Reply.Src != f.Original.Dst && backend(f.Reply.Src) {
+		if !f.DNAT && !f.zoned() && f.Reply.Src != f.Original.Dst && backends[f.Reply.Src] {
 			led = append(led, f)
 		}
 	}

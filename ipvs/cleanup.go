@@ -98,7 +98,7 @@ func (m mode) Traces(ctx context.Context) (all []string, err error) {
 	}
 	compat, err := kernel.FindCompatInterface()
 	if errs = append(errs, err); compat.Ours && len(compat.Addrs) == 0 {
-		all = append(all, "interface kube-ipvs0")
+		all = append(all, "interface "+kernel.CompatName)
 	}
 	altered, _, err := altered(both, m.cfg.sysctls())
 	for _, c := range altered {

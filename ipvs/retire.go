@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -165,7 +166,7 @@ func (r retirement) loads(ctx context.Context, l ledger) (map[kernel.ID][]kernel
 // connections is the number of connections that are known, those that are about to end included.
 func connections(loads []kernel.Load) (n uint32) {
 	for _, l := range loads {
-		n += l.Active + l.Inactive
+		n += l.Connections()
 	}
 	return n
 }
@@ -207,10 +208,7 @@ func (r retirement) dwindle(ctx context.Context, l ledger, loads map[kernel.ID][
 }
 
 func (r retirement) send(ctx context.Context, e nft.Edits) error {
-	list := e.Settled()
-	for len(list) > 0 {
-		some := list[:min(maxElements, len(list))]
-		list = list[len(some):]
+	for some := range slices.Chunk(e.Settled(), maxElements) {
 		tx := r.table.NewTransaction()
 		nft.Write(tx, some)
 		if err := r.table.Run(ctx, tx); err != nil {
@@ -231,9 +229,6 @@ func (r retirement) handOver(ctx context.Context, loads map[kernel.ID][]kernel.L
 			}
 		}
 	}
-	if len(ours) == 0 {
-		return nil
-	}
-	_, err := conntrack.HandOver(ctx, r.flows, r.family, func(a netip.AddrPort) bool { return ours[a] })
+	_, err := conntrack.HandOver(ctx, r.flows, r.family, ours)
 	return err
 }

@@ -23,8 +23,6 @@ type Virtual struct {
 	KeepInterface func(ctx context.Context) (bool, error)
 }
 
-const interfaceName = "kube-ipvs0"
-
 // Traces names what Remove removes, an object each.
 func (v Virtual) Traces(ctx context.Context) ([]string, error) {
 	var all []string
@@ -46,9 +44,9 @@ func (v Virtual) Traces(ctx context.Context) ([]string, error) {
 		return all, err
 	}
 	if keep {
-		return append(all, "addresses of interface "+interfaceName+", which stays for Calico"), nil
+		return append(all, "addresses of interface "+kernel.CompatName+", which stays for Calico"), nil
 	}
-	return append(all, "interface "+interfaceName), nil
+	return append(all, "interface "+kernel.CompatName), nil
 }
 
 func (v Virtual) keep(ctx context.Context) (bool, error) {
@@ -67,7 +65,7 @@ func (v Virtual) Connections(ctx context.Context) (n uint32, err error) {
 		}
 		for _, list := range loads {
 			for _, l := range list {
-				n += l.Active + l.Inactive
+				n += l.Connections()
 			}
 		}
 	}
@@ -92,15 +90,15 @@ func (v Virtual) handOver(ctx context.Context, f proxy.Family) error {
 	backends := map[netip.AddrPort]bool{}
 	for id, list := range loads {
 		for _, l := range list {
-			if id.Protocol == proxy.UDP && l.Active+l.Inactive > 0 {
+			if id.Protocol == proxy.UDP && l.Connections() > 0 {
 				backends[l.Addr] = true
 			}
 		}
 	}
-	if err != nil || len(backends) == 0 {
+	if err != nil {
 		return err
 	}
-	_, err = conntrack.HandOver(ctx, &conntrack.Kernel{}, f, func(a netip.AddrPort) bool { return backends[a] })
+	_, err = conntrack.HandOver(ctx, &conntrack.Kernel{}, f, backends)
 	return err
 }
 

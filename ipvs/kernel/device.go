@@ -15,11 +15,11 @@ import (
 	"github.com/sluice-proxy/sluice/proxy"
 )
 
-// The interface that kube-proxy's IPVS mode has, and by which network plugins recognise IPVS. Ours has a note on it.
-const (
-	compatName  = "kube-ipvs0"
-	compatAlias = "sluice: marks the use of IPVS, has no addresses"
-)
+// CompatName is the interface that kube-proxy's IPVS mode has, and by which network plugins recognise IPVS.
+const CompatName = "kube-ipvs0"
+
+// compatAlias is a note on ours.
+const compatAlias = "sluice: marks the use of IPVS, has no addresses"
 
 // HasCalico tells whether there are interfaces of Calico's pods.
 func HasCalico() (bool, error) {
@@ -48,25 +48,25 @@ func AddCompatInterface() (bool, error) {
 		return false, err
 	}
 	defer h.Close()
-	if _, err := h.LinkByName(compatName); err == nil {
+	if _, err := h.LinkByName(CompatName); err == nil {
 		return false, nil
 	}
-	link := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: compatName}}
+	link := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: CompatName}}
 	if err := h.LinkAdd(link); errors.Is(err, unix.EEXIST) {
 		return false, nil
 	} else if err != nil {
-		return false, fmt.Errorf("make interface %s: %w", compatName, err)
+		return false, fmt.Errorf("make interface %s: %w", CompatName, err)
 	}
 	if err := h.LinkSetAlias(link, compatAlias); err != nil {
-		return true, fmt.Errorf("name interface %s: %w", compatName, err)
+		return true, fmt.Errorf("name interface %s: %w", CompatName, err)
 	}
 	// The kernel would give it a link-local address.
-	_, err = sysctl.Tree{}.Set("proc/sys/net/ipv6/conf/"+compatName+"/disable_ipv6", 1)
+	_, err = sysctl.Tree{}.Set("proc/sys/net/ipv6/conf/"+CompatName+"/disable_ipv6", 1)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return true, err
 	}
 	if err := h.LinkSetUp(link); err != nil {
-		return true, fmt.Errorf("set interface %s up: %w", compatName, err)
+		return true, fmt.Errorf("set interface %s up: %w", CompatName, err)
 	}
 	return true, nil
 }
@@ -91,7 +91,7 @@ func FindCompatInterface() (CompatInterface, error) {
 	found := CompatInterface{There: true, Ours: link.Attrs().Alias == compatAlias}
 	addrs, err := h.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
-		return found, fmt.Errorf("list addresses of interface %s: %w", compatName, err)
+		return found, fmt.Errorf("list addresses of interface %s: %w", CompatName, err)
 	}
 	for _, a := range addrs {
 		if ip, ok := netip.AddrFromSlice(a.IP); ok && !ip.Unmap().IsLinkLocalUnicast() {
@@ -103,12 +103,12 @@ func FindCompatInterface() (CompatInterface, error) {
 
 // findCompat is the interface, or nil.
 func findCompat(h *netlink.Handle) (netlink.Link, error) {
-	link, err := h.LinkByName(compatName)
+	link, err := h.LinkByName(CompatName)
 	if _, missing := errors.AsType[netlink.LinkNotFoundError](err); missing {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("find interface %s: %w", compatName, err)
+		return nil, fmt.Errorf("find interface %s: %w", CompatName, err)
 	}
 	return link, nil
 }
@@ -167,7 +167,7 @@ func withCompat(f func(h *netlink.Handle, link netlink.Link) error) error {
 		return err
 	}
 	if err := f(h, link); err != nil {
-		return fmt.Errorf("change or remove interface %s: %w", compatName, err)
+		return fmt.Errorf("change or remove interface %s: %w", CompatName, err)
 	}
 	return nil
 }

@@ -53,6 +53,9 @@ type Load struct {
 	Altered bool
 }
 
+// Connections is how many there are, those that are about to end included.
+func (l Load) Connections() uint32 { return l.Active + l.Inactive }
+
 // Sight is a virtual server in the kernel with its backends.
 type Sight struct {
 	Server
