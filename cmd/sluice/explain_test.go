@@ -70,13 +70,7 @@ func TestKernelExplainAsksTheProxyOfTheNode(t *testing.T) {
 	fails("no Sluice that can be asked runs in this network namespace", "default/web")
 
 	cmd := ns.sluice("--mode=nftables", "--manifest-dir", dir, "-v=2", "--hostname-override=n1", "--conntrack-max-per-core=0", "--cluster-cidr=10.1.0.0/16")
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	stderr := launch(t, cmd)
 	lines := bufio.NewScanner(stderr)
 	until(t, lines, "Applied snapshot", `family="IPv4"`, "servicePorts=1")
 	offline := []string{"--manifest-dir", dir, "--hostname-override=n1", "--cluster-cidr=10.1.0.0/16"}

@@ -103,6 +103,19 @@ func until(t *testing.T, lines *bufio.Scanner, parts ...string) {
 	t.Fatalf("no line with %q in:\n%s", parts, strings.Join(seen, "\n"))
 }
 
+// launch starts a program and gives what it logs.
+func launch(t *testing.T, cmd *exec.Cmd) io.Reader {
+	t.Helper()
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return stderr
+}
+
 const webManifest = `apiVersion: v1
 kind: Service
 metadata: {name: web}
@@ -145,13 +158,7 @@ func TestKernelRunServesManifestsLeavesRulesAndCleanupRemovesThem(t *testing.T) 
 			write(webManifest)
 
 			cmd := ns.sluice("--mode", mode.name, "--manifest-dir", dir, "-v=2", "--hostname-override=n1", "--conntrack-max-per-core=0")
-			stderr, err := cmd.StderrPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
+			stderr := launch(t, cmd)
 			lines := bufio.NewScanner(stderr)
 			until(t, lines, "Applied snapshot", `family="IPv4"`, "servicePorts=1")
 			wantBackend("10.0.0.2")
@@ -327,13 +334,7 @@ func TestKernelIsNotTunedForAModeThatCannotWork(t *testing.T) {
 func TestKernelTCPBeLiberalKeepsInvalidPackets(t *testing.T) {
 	ns := newNamespace(t)
 	cmd := ns.sluice("--manifest-dir", t.TempDir(), "-v=2", "--conntrack-max-per-core=0", "--conntrack-tcp-be-liberal")
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	stderr := launch(t, cmd)
 	until(t, bufio.NewScanner(stderr), "Applied snapshot", `family="IPv4"`)
 	if rules := ns.output("iptables-save", "-t", "filter"); strings.Contains(rules, "INVALID") {
 		t.Errorf("packets are dropped that connection tracking no longer calls invalid:\n%s", rules)
@@ -344,13 +345,7 @@ func TestKernelHostWithoutIPv6ServesIPv4Alone(t *testing.T) {
 	ns := newNamespace(t)
 	ns.output("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
 	cmd := ns.sluice("--manifest-dir", t.TempDir(), "-v=2", "--conntrack-max-per-core=0")
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	stderr := launch(t, cmd)
 	lines := bufio.NewScanner(stderr)
 	until(t, lines, "Serving IPv4 alone", "disable_ipv6")
 	until(t, lines, "Applied snapshot", `family="IPv4"`)
