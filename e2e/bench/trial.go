@@ -19,11 +19,15 @@ import (
 )
 
 const (
-	// patience is for what must come, even if kube-proxy needs minutes.
-	patience = 10 * time.Minute
+	// patience is for what must come, even if kube-proxy needs minutes; on an emulated processor a dozen of them.
+	patience = 30 * time.Minute
 
 	startPace  = 5 * time.Millisecond // between looks at a start: of them there are many
 	changePace = time.Millisecond
+
+	// fineness is the part of what was waited that the next look may be late. Whoever takes long is not slowed down by being
+	// looked at more often than that.
+	fineness = 200
 
 	// probeLimit is longer than an answer takes; a lost packet is sent again only after a second.
 	probeLimit = 250 * time.Millisecond
@@ -217,15 +221,14 @@ func (t *trial) await(ctx context.Context, to netip.AddrPort, pace time.Duration
 func (t *trial) again(ctx context.Context, pace time.Duration, try func() (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	tick := time.NewTicker(pace)
-	defer tick.Stop()
+	begin := time.Now()
 	for {
 		ok, why := try()
 		if ok {
 			return nil
 		}
 		select {
-		case <-tick.C:
+		case <-time.After(max(pace, time.Since(begin)/fineness)):
 		case <-t.proxy.Done():
 			return fmt.Errorf("%s has ended: %w", t.contender.name, cmp.Or(t.proxy.Err(), errEnded))
 		case <-ctx.Done():
