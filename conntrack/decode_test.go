@@ -13,8 +13,8 @@ import (
 // body is the body of a conntrack message about a flow.
 func body(family proxy.Family, f Flow) []byte {
 	r, start := begin(nil, 0, 0, 0, family)
-	r.tuple(attrTupleOriginal, f.Original, f.OriginalZone)
-	r.tuple(attrTupleReply, f.Reply, f.ReplyZone)
+	r.tuple(attrTupleOriginal, proxy.UDP, f.Original, f.OriginalZone)
+	r.tuple(attrTupleReply, proxy.UDP, f.Reply, f.ReplyZone)
 	if f.DNAT {
 		r.attr(attrStatus, binary.BigEndian.AppendUint32(nil, 1<<5|1<<8))
 	}
@@ -88,8 +88,8 @@ func FuzzDecode(f *testing.F) {
 		f.Add(appendDelete(nil, 1, proxy.IPv4, translated(client, dns, podA)))
 	}
 	r, start := begin(nil, 0, 0, 0, proxy.IPv4)
-	r.tuple(attrTupleOriginal, Tuple(translated(client, dns, podA).Original), 0)
-	r.tuple(attrTupleReply, translated(client, dns, podA).Reply, 0)
+	r.tuple(attrTupleOriginal, proxy.UDP, Tuple(translated(client, dns, podA).Original), 0)
+	r.tuple(attrTupleReply, proxy.UDP, translated(client, dns, podA).Reply, 0)
 	f.Add(r.end(start))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for len(b) > 0 {

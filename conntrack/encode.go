@@ -16,6 +16,8 @@ const (
 	attrTupleOriginal = 1
 	attrTupleReply    = 2
 	attrStatus        = 3
+	attrProtoInfo     = 4
+	attrTimeout       = 7
 	attrID            = 12
 	attrZone          = 18
 	attrFilter        = 25
@@ -32,6 +34,9 @@ const (
 	attrProtoNum = 1 // in attrTupleProto
 	attrSrcPort  = 2
 	attrDstPort  = 3
+
+	attrInfoTCP  = 1 // in attrProtoInfo
+	attrTCPState = 1 // in attrInfoTCP
 
 	attrFilterOriginal = 1 // in attrFilter
 	filterProtocol     = 1 << 3
@@ -79,7 +84,7 @@ func (r *request) nest(typ uint16, fill func()) {
 	binary.NativeEndian.PutUint16(r.b[start:], uint16(len(r.b)-start))
 }
 
-func (r *request) tuple(typ uint16, t Tuple, zone uint16) {
+func (r *request) tuple(typ uint16, protocol proxy.Protocol, t Tuple, zone uint16) {
 	src, dst := uint16(attrIPv4Src), uint16(attrIPv4Dst)
 	if t.Src.Addr().Is6() {
 		src, dst = attrIPv6Src, attrIPv6Dst
@@ -90,7 +95,7 @@ func (r *request) tuple(typ uint16, t Tuple, zone uint16) {
 			r.attr(dst, t.Dst.Addr().AsSlice())
 		})
 		r.nest(attrTupleProto, func() {
-			r.attr(attrProtoNum, []byte{byte(proxy.UDP)})
+			r.attr(attrProtoNum, []byte{byte(protocol)})
 			r.attr16(attrSrcPort, t.Src.Port())
 			r.attr16(attrDstPort, t.Dst.Port())
 		})
@@ -119,7 +124,7 @@ func dumpRequest(seq uint32, family proxy.Family, filter bool) []byte {
 // family: a request without them would empty the table.
 func appendDelete(b []byte, seq uint32, family proxy.Family, f Flow) []byte {
 	r, start := begin(b, msgDelete, unix.NLM_F_ACK, seq, family)
-	r.tuple(attrTupleOriginal, f.Original, f.OriginalZone)
+	r.tuple(attrTupleOriginal, proxy.UDP, f.Original, f.OriginalZone)
 	if f.Zone != 0 {
 		r.attr16(attrZone, f.Zone)
 	}

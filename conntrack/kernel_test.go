@@ -198,8 +198,8 @@ func TestKernelDeletesInZones(t *testing.T) {
 func createInZone(t *testing.T, f Flow) {
 	t.Helper()
 	r, start := begin(nil, unix.NFNL_SUBSYS_CTNETLINK<<8, unix.NLM_F_CREATE|unix.NLM_F_ACK, 1, proxy.IPv4)
-	r.tuple(attrTupleOriginal, f.Original, 0)
-	r.tuple(attrTupleReply, f.Reply, 0)
+	r.tuple(attrTupleOriginal, proxy.UDP, f.Original, 0)
+	r.tuple(attrTupleReply, proxy.UDP, f.Reply, 0)
 	r.attr16(attrZone, f.Zone)
 	r.attr(7, []byte{0, 0, 1, 0}) // timeout
 	c, err := dial()
@@ -255,5 +255,29 @@ func TestKernelListingCanBeLeftEarly(t *testing.T) {
 	}
 	if seen != 3 {
 		t.Errorf("saw %d flows, want 3", seen)
+	}
+}
+
+func TestKernelGetsOneConnection(t *testing.T) {
+	inNamespace(t)
+	table := &Kernel{}
+	for _, flow := range []Flow{
+		translated("192.0.2.1:1000", "10.96.0.10:53", "10.0.0.1:5353"),
+		translated("[2001:db8::1]:1000", "[fd00::10]:53", "[fd01::1]:5353"),
+	} {
+		create(t, proxy.TCP, flow)
+		found, err := table.Get(t.Context(), proxy.TCP, flow.Original)
+		if err != nil || found == nil {
+			t.Fatalf("got %v, %v", found, err)
+		}
+		if found.Protocol != proxy.TCP || found.Original != flow.Original || found.Reply != flow.Reply || found.Left <= 0 || found.State == "" {
+			t.Errorf("got %+v, want %+v", found, flow)
+		}
+		if found.Status == 0 || found.Status&SeenReply != 0 {
+			t.Errorf("status %b", found.Status)
+		}
+		if none, err := table.Get(t.Context(), proxy.UDP, flow.Original); none != nil || err != nil {
+			t.Errorf("got %v, %v where there is none", none, err)
+		}
 	}
 }

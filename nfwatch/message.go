@@ -84,9 +84,10 @@ func Nested(data []byte, path ...uint16) []byte {
 }
 
 // Text is the value of an attribute that holds a name.
-func (m Message) Text(kind uint16) string {
-	return string(bytes.TrimRight(m.Attr(kind), "\x00"))
-}
+func (m Message) Text(kind uint16) string { return AttrText(m.Attr(kind)) }
+
+// AttrText is a value that is a name.
+func AttrText(value []byte) string { return string(bytes.TrimRight(value, "\x00")) }
 
 // Number is the value of an attribute that holds 32 bits, else 0.
 func (m Message) Number(kind uint16) uint32 {

@@ -30,8 +30,9 @@ var explained = []string{
 func newExplainCommand(root *config.Options) *cobra.Command {
 	options, flags := borrow(explained)
 	var q question
+	var kubeconfig string
 	cmd := &cobra.Command{
-		Use:   "explain {--from IP[%INTERFACE]|outside --to IP:PORT[/PROTOCOL] | NAMESPACE/NAME}",
+		Use:   "explain {--from IP[%INTERFACE]|pod:NAMESPACE/NAME|outside --to IP:PORT[/PROTOCOL] | NAMESPACE/NAME}",
 		Short: "Say what becomes of a new connection on this node, or what the node does for a Service, and why",
 		Long: "Say what becomes of a new connection on this node, or what the node does for a Service, and why: which\n" +
 			"Service it is for, what kind of client it comes from, which endpoints it may reach and why not the others,\n" +
@@ -41,6 +42,9 @@ func newExplainCommand(root *config.Options) *cobra.Command {
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q.service = strings.Join(args, "")
+			if err := q.resolve(cmd.Context(), kubeconfig); err != nil {
+				return err
+			}
 			if err := q.check(); err != nil {
 				return err
 			}
@@ -58,9 +62,10 @@ func newExplainCommand(root *config.Options) *cobra.Command {
 		},
 	}
 	cmd.Flags().AddFlagSet(flags)
-	cmd.Flags().StringVar(&q.from, "from", "", "Who connects: an IP, with % and the interface it comes in through if pods are known by that; or outside.")
+	cmd.Flags().StringVar(&q.from, "from", "", "Who connects: an IP, with % and the interface it comes in through if pods are known by that; pod:NAMESPACE/NAME; or outside.")
 	cmd.Flags().StringVar(&q.to, "to", "", "What is connected to: IP:PORT, with /udp or /sctp if it is not TCP.")
 	cmd.Flags().StringVarP(&q.output, "output", "o", "text", "How to print: text or json.")
+	addKubeconfig(cmd, &kubeconfig)
 	return cmd
 }
 

@@ -21,7 +21,7 @@ func TestQuestionsThatCannotBeAnswered(t *testing.T) {
 		"nothing":         {question{output: "text"}, `--to: "" is not IP:PORT/PROTOCOL`},
 		"no port":         {question{output: "text", from: "outside", to: "10.0.0.1/tcp"}, `--to: "10.0.0.1/tcp" is not IP:PORT/PROTOCOL`},
 		"protocol":        {question{output: "text", from: "outside", to: "10.0.0.1:80/quic"}, "the protocol is none of tcp, udp and sctp"},
-		"no source":       {question{output: "text", to: "10.0.0.1:80"}, `--from: "" is neither IP[%INTERFACE] nor outside`},
+		"no source":       {question{output: "text", to: "10.0.0.1:80"}, `--from: "" is none of IP[%INTERFACE], pod:NAMESPACE/NAME and outside`},
 		"two IP families": {question{output: "text", from: "fd00::1", to: "10.0.0.1:80"}, "different IP families"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -57,7 +57,7 @@ func newCommand() *cobra.Command {
 	root.SetGlobalNormalizationFunc(normalize)
 	options.AddFlags(root.Flags())
 	options.AddLogFlags(root.PersistentFlags())
-	root.AddCommand(newCheckCommand(options), newExplainCommand(options), newCleanupCommand(options), newVersionCommand())
+	root.AddCommand(newCheckCommand(options), newExplainCommand(options), newTraceCommand(options), newCleanupCommand(options), newVersionCommand())
 	return root
 }
 

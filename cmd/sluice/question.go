@@ -32,9 +32,10 @@ func questionOf(v url.Values) question {
 
 // check names all that is wrong with a question.
 func (q question) check() error {
+	if err := checkOutput(q.output); err != nil {
+		return err
+	}
 	switch {
-	case q.output != "text" && q.output != "json":
-		return fmt.Errorf("--output: %q is neither text nor json", q.output)
 	case q.service != "" && (q.from != "" || q.to != ""):
 		return fmt.Errorf("either a Service, or --from and --to")
 	case q.service != "":
@@ -43,6 +44,13 @@ func (q question) check() error {
 	}
 	_, err := q.packet()
 	return err
+}
+
+func checkOutput(form string) error {
+	if form != "text" && form != "json" {
+		return fmt.Errorf("--output: %q is neither text nor json", form)
+	}
+	return nil
 }
 
 // write writes the answer.
@@ -114,7 +122,7 @@ func (q question) packet() (explain.Packet, error) {
 	}
 	address, through, _ := strings.Cut(q.from, "%")
 	if p.From, err = netip.ParseAddr(address); err != nil {
-		return p, fmt.Errorf("--from: %q is neither IP[%%INTERFACE] nor outside", q.from)
+		return p, fmt.Errorf("--from: %q is none of IP[%%INTERFACE], pod:NAMESPACE/NAME and outside", q.from)
 	}
 	p.From, p.Interface = p.From.Unmap(), through
 	if proxy.FamilyOf(p.From) != proxy.FamilyOf(p.To.Addr()) {

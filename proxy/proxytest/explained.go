@@ -20,11 +20,16 @@ func (s *stage) explained(p packet) error {
 	if s.scenario.Firewall && p.want.fate == dropped { // by a firewall, of which Sluice knows nothing
 		return nil
 	}
-	a := explain.View{Snapshot: s.applied, Relay: s.Relayed, Input: s.tracker.Input}.Packet(s.asSeen(p))
+	a := s.explain(p)
 	if !p.want.agrees(s, a) {
 		return fmt.Errorf("explained as %v, because %s (%v, because %s): %v", a.Fate, a.Why, a.Source, a.SourceWhy, a.Backends)
 	}
 	return candidatesAgree(a)
+}
+
+// explain says what becomes of a packet.
+func (s *stage) explain(p packet) explain.Answer {
+	return explain.View{Snapshot: s.applied, Relay: s.Relayed, Input: s.tracker.Input}.Packet(s.asSeen(p))
 }
 
 // asSeen is a packet as the node sees it.
@@ -78,7 +83,7 @@ func (w want) agrees(s *stage, a explain.Answer) bool {
 		return a.Fate == explain.Rejected
 	case dropped:
 		return a.Fate == explain.Dropped
-	case reset, unhandled:
+	case reset, unhandled, ignored:
 		return a.Fate == explain.Ignored
 	case alike, crowded:
 		return a.Fate == explain.Forwarded

@@ -50,6 +50,7 @@ const (
 	dropped               // no answer
 	reset                 // by TCP
 	unhandled             // by the node itself or the world: nothing was translated
+	ignored               // likewise, or nobody listens there
 )
 
 // target is a backend and how it must see the client.

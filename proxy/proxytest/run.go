@@ -16,6 +16,9 @@ import (
 type Harness struct {
 	Mode proxy.Mode
 
+	// Scenarios to play; nil is Scenarios().
+	Scenarios []Scenario
+
 	// Families to play; nil is both.
 	Families []proxy.Family
 
@@ -73,6 +76,14 @@ func (h *Harness) patience() time.Duration {
 		return moment
 	}
 	return patience
+}
+
+// scenarios are those to play.
+func (h *Harness) scenarios() []Scenario {
+	if h.Scenarios == nil {
+		return Scenarios()
+	}
+	return h.Scenarios
 }
 
 // families are those to play.
@@ -169,7 +180,7 @@ func (h *Harness) void() []string {
 // jobs are all scenarios that the mode can be asked to pass.
 func (h *Harness) jobs() []job {
 	var all []job
-	for _, s := range Scenarios() {
+	for _, s := range h.scenarios() {
 		for _, f := range h.families() {
 			if s.in(f) && !h.leavesOut(s.Name) && (!s.Firewall || h.Firewall != nil) {
 				all = append(all, job{f, s})

@@ -47,6 +47,9 @@ type Step struct {
 	// Packets has a line each; parsePacket says how they read. Lines that name a connection come
 	// in order, the others in none.
 	Packets string
+
+	// Random packets are sent as well, to all that is there; of each is wanted what package explain says.
+	Random *Random
 }
 
 // Node is the configuration and the facts of the node under test. The zero value detects pods by

@@ -108,6 +108,8 @@ func (w want) judge(s *stage, o lab.Outcome) error {
 		ok = o.Result == lab.Reset
 	case unhandled:
 		ok = o.Result == lab.Answered && (o.Server == s.lab.Node.Name || o.Server == s.lab.World.Name)
+	case ignored:
+		ok = o.Result == lab.Reset || o.Result == lab.Refused || want{fate: unhandled}.judge(s, o) == nil
 	case crowded:
 		ok = o.Result == lab.Answered && o.Server == s.lab.Crowd.Name
 	}

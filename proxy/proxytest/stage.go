@@ -214,6 +214,9 @@ func (s *stage) step(i int, step Step) {
 	s.follow(name, i)
 	packets, err := parsePackets(s.family, step.Packets)
 	s.must(name, err)
+	if step.Random != nil {
+		packets = append(packets, s.random(step.Random)...)
+	}
 	s.send(name, slices.DeleteFunc(packets, func(p packet) bool { return s.excepts(s.scenario.Name, p) }))
 }
 
