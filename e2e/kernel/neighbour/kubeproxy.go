@@ -60,6 +60,7 @@ type KubeProxy struct {
 	url    string
 
 	config  string // of the process
+	only4   bool   // it serves IPv4 alone
 	process *process.Process
 	log     logBuffer
 	ticks   int
@@ -98,14 +99,22 @@ func (k *KubeProxy) linkTools() error {
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, command := range []string{"iptables", "ip6tables"} {
-		for _, suffix := range []string{"", "-save", "-restore"} {
-			errs = append(errs, os.Symlink(program, filepath.Join(k.dir, command+suffix)))
-		}
+	failing, err := exec.LookPath("false")
+	if err != nil {
+		return err
+	}
+	errs := []error{os.Mkdir(filepath.Join(k.dir, withoutIPv6), 0o700)}
+	for _, suffix := range []string{"", "-save", "-restore"} {
+		errs = append(errs,
+			os.Symlink(program, filepath.Join(k.dir, "iptables"+suffix)), os.Symlink(program, filepath.Join(k.dir, "ip6tables"+suffix)),
+			os.Symlink(failing, filepath.Join(k.dir, withoutIPv6, "ip6tables"+suffix)))
 	}
 	return errors.Join(errs...)
 }
+
+// withoutIPv6 is a folder with programs by which kube-proxy finds that the node has no IPv6. Mode ipvs starts dozens of programs
+// for each family at each step, which takes an emulated processor seconds.
+const withoutIPv6 = "without-ipv6"
 
 // Stop ends the process. Its rules stay, and the next Serve starts another one.
 func (k *KubeProxy) Stop() {
@@ -135,7 +144,7 @@ func (k *KubeProxy) serve(ctx context.Context, s proxytest.State) error {
 	k.api.set("servicecidrs", serviceCIDRs(s.Config)...)
 	k.api.set("endpointslices", append(objects(s.Slices), slice)...)
 	k.api.set("services", append(objects(s.Services), service)...)
-	if err := k.ensure(s.Config); err != nil {
+	if err := k.ensure(s.Config, k.mode == IPVS && s.Family == proxy.IPv4); err != nil {
 		return err
 	}
 	return k.await(ctx, s.Family, mark, endpoint)
@@ -176,14 +185,18 @@ func serviceCIDRs(c proxytest.Node) []object {
 	return []object{&networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: texts}}}
 }
 
-// ensure runs kube-proxy with a configuration.
-func (k *KubeProxy) ensure(c proxytest.Node) error {
+// ensure runs kube-proxy with a configuration, in IPv4 alone if its programs for IPv6 are to fail.
+func (k *KubeProxy) ensure(c proxytest.Node, only4 bool) error {
 	config, err := json.Marshal(k.configuration(c))
-	if err != nil || string(config) == k.config && k.process != nil {
+	if err != nil || string(config) == k.config && k.only4 == only4 && k.process != nil {
 		return err
 	}
 	k.Stop()
-	k.config = string(config)
+	k.config, k.only4 = string(config), only4
+	path := k.dir + ":" + os.Getenv("PATH")
+	if only4 {
+		path = filepath.Join(k.dir, withoutIPv6) + ":" + path
+	}
 	files := map[string]string{
 		"config": k.config,
 		"kubeconfig": `{"apiVersion": "v1", "kind": "Config", "current-context": "c",
@@ -194,7 +207,7 @@ func (k *KubeProxy) ensure(c proxytest.Node) error {
 			return err
 		}
 	}
-	k.process, err = process.Start(k.lab.Node.Namespace, &k.log, "env", "PATH="+k.dir+":"+os.Getenv("PATH"),
+	k.process, err = process.Start(k.lab.Node.Namespace, &k.log, "env", "PATH="+path,
 		k.binary, "--config", filepath.Join(k.dir, "config"), "-v", "2")
 	return err
 }
