@@ -20,19 +20,21 @@ const (
 
 // looker looks at virtual servers while others may change them.
 type looker interface {
+	timeoutLooker
 	See(ctx context.Context, id kernel.ID) (*kernel.Sight, error)
 }
 
 // auditor compares what the kernel holds with what was written.
 type auditor struct {
-	d    *dataplane
-	look looker
+	d        *dataplane
+	look     looker
+	settings *settingsWatch // nil: another one looks at them
 
 	turn   []kernel.ID // those that come next
 	credit int         // objects that may be looked at
 }
 
-// audit looks at the next few virtual servers, and says what is wrong with one of them, or "". While they are being changed
+// audit looks at settings and the next few virtual servers, and says what is wrong with one of them, or "". While they are being changed
 // it does not look.
 func (a *auditor) audit(ctx context.Context) (string, error) {
 	if !a.d.busy.TryLock() {
@@ -43,6 +45,9 @@ func (a *auditor) audit(ctx context.Context) (string, error) {
 		return "", nil
 	}
 	if reason, err := a.sentinel(ctx); reason != "" || err != nil {
+		return reason, err
+	}
+	if reason, err := a.settings.wrong(ctx, a.look); reason != "" || err != nil {
 		return reason, err
 	}
 	// What a large virtual server costs too much, later ones pay.

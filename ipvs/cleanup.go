@@ -17,9 +17,13 @@ import (
 type remains struct {
 	family  proxy.Family
 	table   bool            // there is one
-	servers []kernel.Server // that it says are ours
+	servers []kernel.Server // that are ours
 	others  int             // other virtual servers, or such that kube-proxy has by now
+	unknown bool            // nothing says whether some of them are ours
 }
+
+// used tells whether the mode was in use.
+func (r remains) used() bool { return r.table || len(r.servers) > 0 }
 
 func findRemains(ctx context.Context, f proxy.Family) (remains, error) {
 	r := remains{family: f}
@@ -27,7 +31,13 @@ func findRemains(ctx context.Context, f proxy.Family) (remains, error) {
 	if err != nil {
 		return r, err
 	}
-	all, err := kernel.NewIPVS(f).ListIfLoaded(ctx)
+	servers := kernel.NewIPVS(f)
+	all, err := servers.ListIfLoaded(ctx)
+	if err != nil {
+		return r, err
+	}
+	l := ledgerOf(found)
+	ours, err := l.ours(ctx, servers, all)
 	if err != nil {
 		return r, err
 	}
@@ -36,15 +46,15 @@ func findRemains(ctx context.Context, f proxy.Family) (remains, error) {
 		return r, err
 	}
 	r.table = found != nil
-	ledger := ledgerOf(found)
 	for _, s := range all {
 		// With addresses on its interface, kube-proxy serves with those that have one, or will remove them.
-		if ledger.owns(s.ID) && (s.ID.Mark != 0 || !taken) {
+		if ours(s.ID) && (s.ID.Mark != 0 || !taken) {
 			r.servers = append(r.servers, s)
 		} else {
 			r.others++
 		}
 	}
+	r.unknown = l.lost && r.used() && r.others > 0
 	return r, nil
 }
 
@@ -54,10 +64,11 @@ func Owned(ctx context.Context, f proxy.Family) (func(kernel.ID) bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	if found != nil && !found.Fits {
+	l := ledgerOf(found)
+	if found != nil && l.lost {
 		return nil, fmt.Errorf("table %s is that of another version of Sluice, so nothing says which virtual servers are Sluice's", Table)
 	}
-	return ledgerOf(found).owns, nil
+	return l.owns, nil
 }
 
 // WantsCompatInterface tells whether the mode is in use on a node where it wants an interface kube-ipvs0.
@@ -100,7 +111,7 @@ func (m mode) Traces(ctx context.Context) (all []string, err error) {
 	if errs = append(errs, err); compat.Ours && len(compat.Addrs) == 0 {
 		all = append(all, "interface "+kernel.CompatName)
 	}
-	altered, _, err := altered(both, m.cfg.sysctls())
+	altered, _, err := altered(both, m.cfg.Sysctls)
 	for _, c := range altered {
 		all = append(all, fmt.Sprintf("value %d of kernel parameter %s, which gets its usual value %d", c.Was, c.File, c.Value))
 	}
@@ -111,7 +122,7 @@ func (m mode) Traces(ctx context.Context) (all []string, err error) {
 func altered(both []remains, tree sysctl.Tree) (altered, fixed []kernel.Change, err error) {
 	used := false
 	for _, r := range both {
-		if used = used || r.table; r.others > 0 {
+		if used = used || r.used(); r.others > 0 {
 			return nil, nil, nil
 		}
 	}
@@ -125,17 +136,20 @@ func altered(both []remains, tree sysctl.Tree) (altered, fixed []kernel.Change, 
 func (m mode) Cleanup(ctx context.Context) error {
 	var errs []error
 	for _, f := range proxy.Families {
-		if err := cleanup(ctx, f, m.cfg.sysctls()); err != nil {
+		if err := cleanup(ctx, f, m.cfg.Sysctls); err != nil {
 			errs = append(errs, fmt.Errorf("remove what is there for %v: %w", f, err))
 		}
 	}
 	return errors.Join(append(errs, kernel.RemoveCompatInterface())...)
 }
 
-// cleanup removes what the mode has of a family. Virtual servers go that the table says are ours, and the table last: should
-// anything fail, the next try still knows them.
+// cleanup removes what the mode has of a family. The table, which says which virtual servers are ours, goes last: should anything
+// fail, the next try still knows them.
 func cleanup(ctx context.Context, f proxy.Family, tree sysctl.Tree) error {
 	r, err := findRemains(ctx, f)
+	if r.unknown {
+		klog.FromContext(ctx).Info("Left virtual servers of which nothing says whether they are Sluice's", "family", f, "virtualServers", r.others)
+	}
 	if err == nil {
 		err = errors.Join(r.remove(ctx), kernel.NewRouter(f).Remove())
 	}
@@ -143,7 +157,7 @@ func cleanup(ctx context.Context, f proxy.Family, tree sysctl.Tree) error {
 		return err
 	}
 	var errs []error
-	if r.table {
+	if r.used() {
 		errs = append(errs, setBack(ctx, tree))
 	}
 	return errors.Join(append(errs, nft.RemoveAll(ctx, tables(f)))...)

@@ -35,8 +35,8 @@ type dataplane struct {
 	table    nft.Interface
 	servers  kernel.Servers
 	router   router
-	settings func(ctx context.Context) ([]kernel.Change, error) // that concern more than this family
-	batch    int                                                // elements of a transaction
+	settings func(ctx context.Context) error // sets what concerns more than this family
+	batch    int                             // elements of a transaction
 	watch    func(ctx context.Context, doubt func(reason string)) error
 
 	busy   sync.Mutex            // held while something is changed: the audit does not look then
@@ -201,13 +201,6 @@ func (d *dataplane) route(n *proxy.Node) error {
 	}
 	d.routes.Store(&want)
 	return nil
-}
-
-// set sets what concerns more than this family, and says so.
-func (d *dataplane) set(ctx context.Context) error {
-	changes, err := d.settings(ctx)
-	logChanges(ctx, changes)
-	return err
 }
 
 // rewrite brings the chains that differ to the kernel.

@@ -231,6 +231,49 @@ func (s *spy) Run(ctx context.Context, tx *transaction) error {
 	return err
 }
 
+// TestKernelOwnClientsAreMasqueradedAtAnyMoment looks at each step while a backend on the node comes and goes: as long as it gets
+// connections, it may be its own client.
+func TestKernelOwnClientsAreMasqueradedAtAnyMoment(t *testing.T) {
+	inKernels(t, func(n *node) {
+		looked := 0
+		look := func(state *nft.State) {
+			masqueraded := map[string]bool{}
+			for _, e := range state.Elements[hairpin.name()] {
+				masqueraded[e.Key] = true
+			}
+			for id, backing := range n.servers.Backing {
+				l := backing[n.backend(3).Addr]
+				if l.Weight == 0 {
+					continue
+				}
+				looked++
+				if addr := l.Addr.Addr().String(); !masqueraded[addr+" . "+addr] {
+					n.t.Errorf("%v has a backend that cannot be its own client", id)
+				}
+			}
+		}
+		d := n.dataplane()
+		table := d.table
+		d.table = &watchedTable{Interface: table, ran: look}
+		n.servers.Fail = func() bool {
+			if state, err := table.Read(n.t.Context()); err == nil && state != nil {
+				look(state)
+			}
+			return false
+		}
+		for _, backends := range [][]int{{1, 3}, {1}, {1, 3}, {}, {3}} {
+			n.apply(d, n.snapshot(service{name: "web", ip: "10.96.0.10", nodePort: 30080, backends: backends}))
+		}
+		if looked == 0 {
+			n.t.Error("nothing was looked at")
+		}
+		// One ServicePort's backend becomes that of another in one step.
+		n.apply(d, n.snapshot(service{name: "a-web", ip: "10.96.0.10", backends: []int{1}}, service{name: "web", ip: "10.96.0.11", backends: []int{3}}))
+		n.apply(d, n.snapshot(service{name: "a-web", ip: "10.96.0.10", backends: []int{3}}, service{name: "web", ip: "10.96.0.11", backends: []int{1}}))
+		n.apply(d, n.snapshot(service{name: "a-web", ip: "10.96.0.10", backends: []int{1}}, service{name: "web", ip: "10.96.0.11", backends: []int{3}}))
+	})
+}
+
 // TestKernelPriorityServicesComeFirst looks at a cold start from transaction to transaction: the priority service is served before
 // anything is known of the others, and all that refuses comes last.
 func TestKernelPriorityServicesComeFirst(t *testing.T) {

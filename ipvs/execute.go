@@ -106,7 +106,7 @@ func rankOf(c change) bool { return c.new != nil && c.new.Priority }
 
 // work is a step: what is done in it, in this order.
 type work struct {
-	own     nft.Edits        // say that virtual servers are ours
+	own     nft.Edits        // say that virtual servers are ours, and which backends may be their own clients
 	create  []kernel.Command // virtual servers that come
 	add     []kernel.Command // backends that come; what changes
 	policy  nft.Edits        // what becomes of new connections; packets are led to new virtual servers
@@ -114,7 +114,7 @@ type work struct {
 	remove  []kernel.Command // backends that go
 	unlist  nft.Edits        // no more packets are led to virtual servers
 	destroy []kernel.Command // virtual servers that go
-	disown  nft.Edits
+	disown  nft.Edits        // the opposite of own
 
 	refused []shelf.Offence // found while it was planned: nothing of it is done then
 }
@@ -205,10 +205,23 @@ func (d *dataplane) count(w *work, p nft.Place, by int) {
 			delete(h.found, p)
 			return
 		}
-		w.policy.Add(added(p, ""))
+		w.share(added(p, ""))
 	case before+by == 0:
 		delete(h.shared, p)
-		w.policy.Add(removed(p))
+		w.share(removed(p))
+	}
+}
+
+// share adds an edit of a shared element. What a backend needs that may be its own client comes before the backend, and goes after.
+func (w *work) share(x nft.Edit) {
+	early, late := &w.own, &w.disown
+	switch {
+	case x.Set != sets[hairpin]:
+		w.policy.Add(x)
+	case early.Has(x.Place) || x.New != nil && !late.Has(x.Place):
+		early.Add(x)
+	default:
+		late.Add(x)
 	}
 }
 

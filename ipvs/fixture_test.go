@@ -74,7 +74,7 @@ func (n *node) Change(was, want kernel.Routes) (int, error) {
 // dataplane is a new process.
 func (n *node) dataplane() *dataplane {
 	d := newDataplane(Config{}.withDefaults(), n.family, nft.NewRunner(n.family, schema), n.servers, n)
-	d.settings = func(context.Context) ([]kernel.Change, error) { return nil, nil }
+	d.settings = func(context.Context) error { return nil }
 	d.now = func() time.Time { return n.clock }
 	return d
 }

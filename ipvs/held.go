@@ -138,9 +138,12 @@ type marks struct {
 
 // Marks of virtual servers look like this, plus a number, plus the bit that leads packets to IPVS. That of number 0 is
 // the sentinel's.
-const markBase = 0x51000000
+const (
+	markBase = 0x51000000
+	markTop  = 0xff000000
+)
 
-func (m *marks) of(n uint32) uint32 { return markBase | n&0xffffff | m.route }
+func (m *marks) of(n uint32) uint32 { return markBase | n&^markTop | m.route }
 
 // take finds a free mark.
 func (m *marks) take() uint32 {

@@ -1,6 +1,9 @@
 package ipvs
 
 import (
+	"context"
+	"maps"
+	"math/bits"
 	"net/netip"
 
 	"github.com/sluice-proxy/sluice/ipvs/kernel"
@@ -9,14 +12,37 @@ import (
 )
 
 // ledger is the part of the table that says which virtual servers are ours: IPVS does not tell.
-type ledger struct{ places map[nft.Place]*nft.Content }
+type ledger struct {
+	places map[nft.Place]*nft.Content
 
-// ledgerOf reads the elements of a table. A nil table has none.
+	// lost says that nobody knows: there is no table, or its own sets are those of another layout.
+	lost bool
+}
+
+// ledgerOf reads the elements of a table, as far as it has the sets that we know. A nil table has none.
 func ledgerOf(found *nft.State) ledger {
 	if found == nil {
-		found = &nft.State{}
+		return ledger{lost: true}
 	}
-	return ledger{schema.Contents(found)}
+	_, servers := found.Elements[ownServers.name()]
+	_, marks := found.Elements[ownMarks.name()]
+	return ledger{places: schema.Contents(found), lost: !servers || !marks}
+}
+
+// owners is the part of it about virtual servers.
+func (l ledger) owners() ledger {
+	l.places = maps.Clone(l.places)
+	maps.DeleteFunc(l.places, func(p nft.Place, _ *nft.Content) bool { return p.Set != sets[ownServers] && p.Set != sets[ownMarks] })
+	return l
+}
+
+// copied are the edits that make an empty table say the same.
+func (l ledger) copied() []nft.Edit {
+	var edits []nft.Edit
+	for p, c := range l.places {
+		edits = append(edits, nft.Edit{Place: p, New: c})
+	}
+	return edits
 }
 
 // has tells whether an element is there.
@@ -49,4 +75,38 @@ func (h *held) recoverMark(sp *proxy.ServicePort, n *proxy.Node) uint32 {
 		}
 	}
 	return 0
+}
+
+// ours tells which virtual servers are ours. Where the ledger is lost, those known by a mark are still recognised: their marks
+// look like ours, beside a sentinel. All others are nobody's to tell.
+func (l ledger) ours(ctx context.Context, servers kernel.Servers, all []kernel.Server) (func(kernel.ID) bool, error) {
+	if !l.lost {
+		return l.owns, nil
+	}
+	route, err := findSentinel(ctx, servers, all)
+	if err != nil || route == 0 {
+		return l.owns, err
+	}
+	return func(id kernel.ID) bool {
+		return l.owns(id) || id.Mark&^route&markTop == markBase && id.Mark&route != 0
+	}, nil
+}
+
+// findSentinel is the bit that leads packets to IPVS, which our sentinel's mark has, or 0 if there is none. A sentinel has the mark of
+// number 0 and no backends.
+func findSentinel(ctx context.Context, servers kernel.Servers, all []kernel.Server) (uint32, error) {
+	for _, s := range all {
+		route := s.ID.Mark &^ markBase
+		if s.ID.Mark&markBase != markBase || bits.OnesCount32(route) != 1 || s != (&spec{scheduler: DefaultScheduler}).server(s.ID) {
+			continue
+		}
+		loads, err := servers.Dests(ctx, []kernel.ID{s.ID})
+		if err != nil {
+			return 0, err
+		}
+		if len(loads[s.ID]) == 0 {
+			return route, nil
+		}
+	}
+	return 0, nil
 }

@@ -2,6 +2,7 @@ package ipvs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"strings"
 
 	"k8s.io/klog/v2"
+	"sigs.k8s.io/knftables"
 
 	"github.com/sluice-proxy/sluice/ipvs/kernel"
 	"github.com/sluice-proxy/sluice/nft"
@@ -23,10 +25,14 @@ func (d *dataplane) load(ctx context.Context, target *proxy.Snapshot) ([]shelf.O
 	if err != nil {
 		return nil, err
 	}
-	if err := d.set(ctx); err != nil {
+	if err := d.settings(ctx); err != nil {
 		return nil, err
 	}
 	state, err := d.table.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ours, err := ledgerOf(state).ours(ctx, d.servers, all)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +48,7 @@ func (d *dataplane) load(ctx context.Context, target *proxy.Snapshot) ([]shelf.O
 	if err := d.route(target.Node()); err != nil {
 		return nil, err
 	}
-	if err := d.adoptServers(ctx, all, changes); err != nil {
+	if err := d.adoptServers(ctx, all, ours, changes); err != nil {
 		return nil, err
 	}
 	refused, err := d.execute(ctx, changes)
@@ -77,15 +83,20 @@ func (d *dataplane) holdNothing(n *proxy.Node) *held {
 // refuses comes last: another proxy may still be serving.
 func (d *dataplane) adoptTable(ctx context.Context, state *nft.State) error {
 	h := d.held
-	if state == nil || !state.Fits {
-		return d.makeTable(ctx, state != nil)
+	if state == nil {
+		return d.makeTable(ctx, d.table.NewTransaction(), ledger{}, false)
+	}
+	if !state.Fits {
+		return d.replaceTable(ctx, state)
+	}
+	if state.Asleep {
+		if err := d.wake(ctx); err != nil {
+			return err
+		}
 	}
 	h.found = ledgerOf(state).places
 	h.elements = len(h.found)
-	h.refusing = true
-	for _, c := range h.writer.refusing(true) {
-		h.refusing = h.refusing && c.Is(state)
-	}
+	h.refusing = h.writer.refuses(state)
 	want := h.writer.fixed(h.refusing)
 	was := slices.DeleteFunc(slices.Clone(want), func(c nft.Chain) bool { return !c.Is(state) })
 	if err := d.rewrite(ctx, was, want); err != nil {
@@ -94,25 +105,58 @@ func (d *dataplane) adoptTable(ctx context.Context, state *nft.State) error {
 	return nil
 }
 
-func (d *dataplane) makeTable(ctx context.Context, replace bool) error {
+// wake lets packets into the table again that somebody made dormant.
+func (d *dataplane) wake(ctx context.Context) error {
+	klog.FromContext(ctx).Info("Waking a table that somebody had made dormant", "table", Table)
 	tx := d.table.NewTransaction()
-	if replace {
-		klog.FromContext(ctx).Info("Replacing a table of another layout", "table", Table)
-		nft.Vanish(tx)
+	tx.Add(&knftables.Table{})
+	if err := d.table.Run(ctx, tx); err != nil {
+		return fmt.Errorf("wake table %s: %w", Table, err)
 	}
+	d.report.elements++
+	return nil
+}
+
+// replaceTable puts a table of this layout in the place of another one, in one transaction. What it says goes on to hold, as far as
+// that is understood: packets are led as before, and virtual servers are known to be ours.
+func (d *dataplane) replaceTable(ctx context.Context, state *nft.State) error {
+	klog.FromContext(ctx).Info("Replacing a table of another layout", "table", Table, "unlike", strings.Join(state.Unlike, ", "))
+	replacing := func() *knftables.Transaction {
+		tx := d.table.NewTransaction()
+		nft.Vanish(tx)
+		return tx
+	}
+	found := ledgerOf(state)
+	err := d.makeTable(ctx, replacing(), found, d.held.writer.refuses(state))
+	if _, refused := errors.AsType[*nft.RefusedError](err); !refused {
+		return err
+	}
+	// There may be an element that leads to a chain of the other layout.
+	return d.makeTable(ctx, replacing(), found.owners(), false)
+}
+
+// makeTable makes the table with what a ledger says.
+func (d *dataplane) makeTable(ctx context.Context, tx *knftables.Transaction, from ledger, refusing bool) error {
+	h := d.held
 	schema.Declare(tx, d.family)
-	rules := nft.Rewrite(tx, nil, d.held.writer.fixed(false))
+	rules := nft.Rewrite(tx, nil, h.writer.fixed(refusing))
+	nft.Write(tx, from.copied())
 	d.report.bytes += len(tx.String())
 	if err := d.table.Run(ctx, tx); err != nil {
 		return fmt.Errorf("make table %s: %w", Table, err)
 	}
-	d.report.elements += rules
+	d.report.elements += rules + len(from.places)
+	h.refusing = refusing
+	if len(from.places) > 0 {
+		h.found = from.places
+	}
+	h.elements = len(h.found)
 	return nil
 }
 
-// adoptServers takes note of the virtual servers that are ours: those that the table names or that we know, and
+// adoptServers takes note of the virtual servers that are ours: those that are known to be, by the table or by us, and
 // those that a Service wants, unless they are to be left to others.
-func (d *dataplane) adoptServers(ctx context.Context, all []kernel.Server, changes []change) error {
+func (d *dataplane) adoptServers(ctx context.Context, all []kernel.Server, known func(kernel.ID) bool, changes []change) error {
 	h := d.held
 	wanted := map[kernel.ID]bool{}
 	for _, c := range changes {
@@ -123,7 +167,7 @@ func (d *dataplane) adoptServers(ctx context.Context, all []kernel.Server, chang
 	var ids []kernel.ID
 	for _, s := range all {
 		_, owned := h.found[ownPlace(s.ID)]
-		ours := owned || d.known[s.ID] || s.ID == sentinelID(d.cfg) || wanted[s.ID] && !d.excluded(s.ID)
+		ours := known(s.ID) || d.known[s.ID] || s.ID == sentinelID(d.cfg) || wanted[s.ID] && !d.excluded(s.ID)
 		if !ours {
 			h.foreign[s.ID] = true
 			continue

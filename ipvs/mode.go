@@ -2,11 +2,8 @@ package ipvs
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"time"
-
-	"k8s.io/klog/v2"
 
 	"github.com/sluice-proxy/sluice/conntrack/sysctl"
 	"github.com/sluice-proxy/sluice/ipvs/kernel"
@@ -47,11 +44,9 @@ type Config struct {
 	// DropInvalid drops forwarded packets that connection tracking cannot place.
 	DropInvalid bool
 
-	// SysctlRoot is the folder in which proc/sys has the kernel's parameters; empty is /.
-	SysctlRoot string
+	// Sysctls are the kernel's parameters.
+	Sysctls sysctl.Tree
 }
-
-func (c Config) sysctls() sysctl.Tree { return sysctl.Tree{Root: c.SysctlRoot} }
 
 // Compat is when to make an interface kube-ipvs0, up and without an address. Calico turns its own support of IPVS on by it.
 type Compat string
@@ -77,9 +72,12 @@ func (c Config) withDefaults() Config {
 }
 
 // NewMode makes the mode. It touches nothing yet.
-func NewMode(cfg Config) proxy.Mode { return mode{cfg.withDefaults()} }
+func NewMode(cfg Config) proxy.Mode { return mode{cfg.withDefaults(), &stuck{}} }
 
-type mode struct{ cfg Config }
+type mode struct {
+	cfg   Config
+	stuck *stuck
+}
 
 // Name implements proxy.Mode.
 func (mode) Name() string { return Name }
@@ -89,56 +87,7 @@ func (m mode) New(family proxy.Family) (proxy.Dataplane, error) {
 	table := nft.NewRunner(family, schema)
 	servers := kernel.NewIPVS(family)
 	d := newDataplane(m.cfg, family, table, servers, kernel.NewRouter(family))
-	d.settings = func(ctx context.Context) ([]kernel.Change, error) { return m.settings(ctx, family, servers) }
-	d.watch = (&watcher{d: d, table: table, servers: servers, router: kernel.NewRouter(family)}).run
+	d.settings = func(ctx context.Context) error { return m.set(ctx, family, servers) }
+	d.watch = (&watcher{d: d, table: table, servers: servers, router: kernel.NewRouter(family), settings: m.watchSettings(family)}).run
 	return d, nil
-}
-
-// Prepare implements proxy.Preparer.
-func (m mode) Prepare(ctx context.Context) error {
-	changes, err := m.settings(ctx, proxy.IPv4, kernel.NewIPVS(proxy.IPv4))
-	logChanges(ctx, changes)
-	return err
-}
-
-func logChanges(ctx context.Context, changes []kernel.Change) {
-	for _, c := range changes {
-		klog.FromContext(ctx).Info("Set kernel parameter", "file", c.File, "was", c.Was, "value", c.Value)
-	}
-}
-
-// settings sets what is not of one family, and says what it changed in files.
-func (m mode) settings(ctx context.Context, f proxy.Family, servers *kernel.IPVS) ([]kernel.Change, error) {
-	changes, err := kernel.SetParams(m.cfg.sysctls())
-	if err != nil {
-		return changes, fmt.Errorf("set parameters of IPVS: %w", err)
-	}
-	if changed, err := servers.SetTimeouts(ctx, m.cfg.Timeouts); err != nil {
-		return changes, err
-	} else if changed {
-		klog.FromContext(ctx).Info("Set the timeouts of IPVS", "tcp", m.cfg.Timeouts.TCP, "tcpFin", m.cfg.Timeouts.TCPFin, "udp", m.cfg.Timeouts.UDP)
-	}
-	if f == proxy.IPv4 {
-		return changes, m.compat(ctx)
-	}
-	return changes, nil
-}
-
-// compat makes the interface kube-ipvs0 if it is wanted.
-func (m mode) compat(ctx context.Context) error {
-	wanted := m.cfg.CompatInterface == CompatOn
-	if m.cfg.CompatInterface == CompatAuto || m.cfg.CompatInterface == "" {
-		var err error
-		if wanted, err = kernel.HasCalico(); err != nil {
-			return err
-		}
-	}
-	if !wanted {
-		return nil
-	}
-	made, err := kernel.AddCompatInterface()
-	if made && err == nil {
-		klog.FromContext(ctx).Info("Made an interface kube-ipvs0 without addresses, by which Calico knows that there is IPVS")
-	}
-	return err
 }

@@ -74,6 +74,16 @@ func (w writer) refusing(on bool) []nft.Chain {
 	return chains
 }
 
+// refuses tells whether a table has the rules that refuse.
+func (w writer) refuses(state *nft.State) bool {
+	for _, c := range w.refusing(true) {
+		if !c.Is(state) {
+			return false
+		}
+	}
+	return true
+}
+
 // mark sets bits of the mark.
 func (w writer) mark(bits uint32) string { return fmt.Sprintf("meta mark set meta mark | %#08x", bits) }
 

@@ -19,6 +19,9 @@ const maxProbes = 5
 // Supported implements proxy.Mode. It tries the whole table under another name, asleep, and a virtual server that no packet
 // finds.
 func (m mode) Supported(ctx context.Context, family proxy.Family) error {
+	if err := nft.Available(); err != nil {
+		return err
+	}
 	if err := probeScheduler(ctx, m.cfg, kernel.NewIPVS(family)); err != nil {
 		return err
 	}

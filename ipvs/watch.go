@@ -12,10 +12,11 @@ import (
 
 // watcher notices that somebody else changed what is ours.
 type watcher struct {
-	d       *dataplane
-	table   *nft.Runner
-	servers *kernel.IPVS
-	router  *kernel.Router
+	d        *dataplane
+	table    *nft.Runner
+	servers  *kernel.IPVS
+	router   *kernel.Router
+	settings func() *settingsWatch
 }
 
 // run watches everything until ctx ends or one thing cannot be watched. All sockets are opened by the calling goroutine:
@@ -26,6 +27,8 @@ func (w *watcher) run(ctx context.Context, doubt func(reason string)) error {
 		return err
 	}
 	defer look.Close()
+	settings := w.settings()
+	defer settings.close()
 	routes, err := w.router.Watch()
 	if err != nil {
 		return err
@@ -44,7 +47,7 @@ func (w *watcher) run(ctx context.Context, doubt func(reason string)) error {
 		failed = w.watchRoutes(ctx, routes, one)
 		stop()
 	})
-	others.Go(func() { w.watchServers(ctx, look, one) })
+	others.Go(func() { w.watchServers(ctx, look, settings, one) })
 	err = w.table.Watch(ctx, one)
 	stop()
 	others.Wait()
@@ -63,9 +66,9 @@ func (w *watcher) watchRoutes(ctx context.Context, routes *kernel.RouterWatch, d
 	})
 }
 
-// watchServers looks at the virtual servers.
-func (w *watcher) watchServers(ctx context.Context, look *kernel.Look, doubt func(string)) {
-	a := &auditor{d: w.d, look: look}
+// watchServers looks at the virtual servers, and at settings.
+func (w *watcher) watchServers(ctx context.Context, look *kernel.Look, settings *settingsWatch, doubt func(string)) {
+	a := &auditor{d: w.d, look: look, settings: settings}
 	tick := time.NewTicker(auditInterval)
 	defer tick.Stop()
 	for {

@@ -70,6 +70,12 @@ func (e *Edits) Add(x Edit) {
 	e.List = append(e.List, x)
 }
 
+// Has tells whether something was noted of a place.
+func (e *Edits) Has(p Place) bool {
+	_, noted := e.at[p]
+	return noted
+}
+
 // Settled leaves out what changes nothing in the end.
 func (e *Edits) Settled() []Edit {
 	var list []Edit

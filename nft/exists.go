@@ -12,7 +12,7 @@ import (
 // Exists tells whether the kernel has the table. One without nf_tables has none.
 func (r *Runner) Exists() (bool, error) {
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
-	if errors.Is(err, unix.EPROTONOSUPPORT) {
+	if isMissing(err) {
 		return false, nil
 	}
 	if err != nil {
@@ -21,7 +21,7 @@ func (r *Runner) Exists() (bool, error) {
 	defer func() { _ = c.Close() }()
 	reader := &reader{Conn: c, family: r.family, name: r.table}
 	_, err = reader.table()
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) { // the latter: there is nobody to ask
+	if errors.Is(err, unix.ENOENT) || isMissing(err) {
 		return false, nil
 	}
 	if err != nil {

@@ -28,7 +28,7 @@ type Interface interface {
 // State is what the kernel holds of a table.
 type State struct {
 	// Fits says that the table has exactly the sets and base chains of the schema, and no element that the schema has no words
-	// for. If it does not, Unlike names what is missing, too many, or declared in another way, and not all elements are read.
+	// for. If it does not, Unlike names what is missing, too many, or declared in another way.
 	Fits   bool
 	Unlike []string
 
@@ -38,7 +38,7 @@ type State struct {
 	// Chains are the comments of the rules of each chain, in order.
 	Chains map[string][]string
 
-	// Elements are those of each set, but for what packets add.
+	// Elements are those of each set that is as it should be, but for what packets add. A set of another kind is not in it.
 	Elements map[string][]Element
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/mdlayher/netlink"
@@ -73,7 +74,7 @@ func (r *reader) read(ctx context.Context) (*State, error) {
 		}
 	}
 	for _, s := range r.schema.Sets {
-		if s.Packets || len(state.Unlike) > 0 {
+		if s.Packets || slices.Contains(state.Unlike, unlike(s.Name)) {
 			continue
 		}
 		if err := errors.Join(ctx.Err(), r.elements(state, s)); err != nil {
@@ -159,16 +160,19 @@ func (r *reader) sets(to *State) error {
 		}
 		found[name] = true
 		if s := r.schema.Set(name); s == nil || !s.isDeclaredBy(m, r.family) {
-			to.Unlike = append(to.Unlike, "set "+name)
+			to.Unlike = append(to.Unlike, unlike(name))
 		}
 	}
 	for _, want := range r.schema.Sets {
 		if !found[want.Name] {
-			to.Unlike = append(to.Unlike, "set "+want.Name)
+			to.Unlike = append(to.Unlike, unlike(want.Name))
 		}
 	}
 	return nil
 }
+
+// unlike is how State names a set.
+func unlike(set string) string { return "set " + set }
 
 func (s *Set) isDeclaredBy(m nfwatch.Message, f proxy.Family) bool {
 	flags := uint32(0)

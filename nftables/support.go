@@ -19,6 +19,9 @@ const maxProbes = 5
 // Supported implements proxy.Mode. It tries every kind of chain, set and rule in a table of its own, which is there for a
 // moment and asleep.
 func (m mode) Supported(ctx context.Context, family proxy.Family) error {
+	if err := nft.Available(); err != nil {
+		return err
+	}
 	p := &probe{table: nft.NewProbe(family, schema), writer: probeWriter(family)}
 	for tries := 1; ; tries++ {
 		err := p.all(ctx)

@@ -51,8 +51,22 @@ type Want struct {
 	MasqueradeMark uint32
 	NodePorts      PortRange
 	Localhost      bool     // NodePorts are served on 127.0.0.1
+	Relays         []string // modes that do so by a relay, for which the kernel need not route loopback addresses
 	Ports          []uint16 // of Sluice's own servers
 	BeLiberal      bool
+}
+
+// mode is the one that will run: of the best, the first that works. It is empty if none does.
+func (w Want) mode(f Facts) string {
+	if w.Mode != "" {
+		return w.Mode
+	}
+	for _, m := range f.Modes {
+		if m.Missing[proxy.IPv4] == nil {
+			return m.Name
+		}
+	}
+	return ""
 }
 
 // PortRange is a range of ports, both ends included.

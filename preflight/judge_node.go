@@ -11,7 +11,6 @@ import (
 // modes says what each mode lacks. What matters is whether the wanted one works or, if the best is wanted, any.
 func modes(f Facts, w Want) []Finding {
 	var all []Finding
-	works := ""
 	for _, m := range f.Modes {
 		subject := "mode " + m.Name
 		lacks := m.Missing[proxy.IPv4]
@@ -21,13 +20,10 @@ func modes(f Facts, w Want) []Finding {
 		case lacks != nil:
 			all = append(all, Finding{OK, subject, fmt.Sprintf("not possible here, and not needed: %v", lacks), ""})
 		default:
-			if works == "" {
-				works = m.Name
-			}
 			all = append(all, Finding{OK, subject, "everything that it needs is there" + withoutIPv6(m), ""})
 		}
 	}
-	if w.Mode == "" && works == "" {
+	if w.mode(f) == "" {
 		all = append(all, Finding{Problem, "mode", "this node can run no mode", "install nftables or iptables"})
 	}
 	return all
@@ -43,12 +39,12 @@ func withoutIPv6(m Mode) string {
 // sysctl is a setting that must, or should, have some value.
 type sysctl struct {
 	path  string
-	bad   func(value string, w Want) bool
+	bad   func(value, mode string, w Want) bool
 	found Finding // with %s for the value
 }
 
-func is(value string) func(string, Want) bool {
-	return func(v string, _ Want) bool { return v == value }
+func is(value string) func(string, string, Want) bool {
+	return func(v, _ string, _ Want) bool { return v == value }
 }
 
 var sysctlsWanted = []sysctl{
@@ -57,21 +53,24 @@ var sysctlsWanted = []sysctl{
 	{"net/bridge/bridge-nf-call-iptables", is("0"), Finding{
 		Warning, "sysctl", "net.bridge.bridge-nf-call-iptables is %s: answers of a pod to another one on the same Linux bridge are not translated back", "set it to 1 if pods are on a Linux bridge",
 	}},
-	{"net/ipv4/conf/all/src_valid_mark", func(v string, w Want) bool { return v == "1" && w.Mode == "ipvs" }, Finding{
+	{"net/ipv4/conf/all/src_valid_mark", func(v, mode string, _ Want) bool { return v == "1" && mode == "ipvs" }, Finding{
 		OK, "sysctl", "net.ipv4.conf.all.src_valid_mark is %s (WireGuard's tools set it): mode ipvs has a rule for that", "",
 	}},
-	{"net/ipv4/conf/all/route_localnet", func(v string, w Want) bool { return v == "1" && !w.Localhost }, Finding{
+	{"net/ipv4/conf/all/route_localnet", func(v, mode string, w Want) bool {
+		return v == "1" && (!w.Localhost || slices.Contains(w.Relays, mode))
+	}, Finding{
 		Warning, "sysctl", "net.ipv4.conf.all.route_localnet is %s and Sluice does not need it: neighbours may reach what listens on 127.0.0.1", "set it to 0 unless something else needs it",
 	}},
-	{"net/netfilter/nf_conntrack_tcp_be_liberal", func(v string, w Want) bool { return v == "0" && w.BeLiberal }, Finding{
+	{"net/netfilter/nf_conntrack_tcp_be_liberal", func(v, _ string, w Want) bool { return v == "0" && w.BeLiberal }, Finding{
 		OK, "sysctl", "net.netfilter.nf_conntrack_tcp_be_liberal is %s, and will be set to 1", "",
 	}},
 }
 
 func sysctls(f Facts, w Want) []Finding {
 	var all []Finding
+	mode := w.mode(f)
 	for _, s := range sysctlsWanted {
-		if value, there := f.Sysctls[s.path]; there && s.bad(value, w) {
+		if value, there := f.Sysctls[s.path]; there && s.bad(value, mode, w) {
 			found := s.found
 			found.Text = fmt.Sprintf(found.Text, value)
 			all = append(all, found)

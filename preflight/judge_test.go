@@ -39,6 +39,10 @@ func TestWhatGetsInTheWayIsFound(t *testing.T) {
 	rules := func(backend, text string) func(*Facts) {
 		return func(f *Facts) { f.Rules = append(f.Rules, Rules{backend, proxy.IPv4, text}) }
 	}
+	routed := func(f *Facts) { f.Sysctls["net/ipv4/conf/all/route_localnet"] = "1" }
+	relayed := func(modes ...string) func(*Want) {
+		return func(w *Want) { w.Localhost, w.Relays = true, modes }
+	}
 	for name, c := range map[string]struct {
 		facts func(*Facts)
 		want  func(*Want)
@@ -69,6 +73,11 @@ func TestWhatGetsInTheWayIsFound(t *testing.T) {
 		"kept bits in nftables":        {func(f *Facts) { f.Nft = "table inet fw {\n meta mark set meta mark & 0xffff7fff\n}\n" }, nil, OK, ""},
 		"mark in our own table":        {func(f *Facts) { f.Nft = "table ip sluice {\n meta mark set meta mark | 0x00004000\n}\n" }, nil, OK, ""},
 		"routing rule":                 {func(f *Facts) { f.Routing = []MarkRule{{100, 0x4000, 0x4000}} }, nil, Warning, "ip rule 100"},
+		"loopback routed in vain":      {routed, nil, Warning, "route_localnet is 1 and Sluice does not need it"},
+		"loopback routed, and needed":  {routed, func(w *Want) { w.Localhost = true }, OK, ""},
+		"loopback routed, but relayed": {routed, relayed("nftables"), Warning, "route_localnet is 1"},
+		"relayed in another mode":      {routed, relayed("iptables"), OK, ""},
+		"relayed in a mode not chosen": {routed, func(w *Want) { relayed("nftables")(w); w.Mode = "iptables" }, OK, ""},
 		"no forwarding":                {func(f *Facts) { f.Sysctls["net/ipv4/ip_forward"] = "0" }, nil, Problem, "ip_forward is 0"},
 		"no forwarding of IPv6":        {func(f *Facts) { f.Sysctls["net/ipv6/conf/all/forwarding"] = "0" }, nil, Warning, "forwarding is 0"},
 		"connections at 80 %":          {func(f *Facts) { f.Tracked = 80 }, nil, Warning, "80 of 100"},

@@ -96,13 +96,18 @@ func check(ctx context.Context, options *config.Options, nodePorts string) ([]pr
 		return nil, err
 	}
 	var candidates []proxy.Mode
+	var relays []string
 	for _, m := range modes {
 		candidates = append(candidates, m.make(ctx, newModeConfig(cfg)))
+		if m.relays {
+			relays = append(relays, m.name)
+		}
 	}
 	want := preflight.Want{
 		MasqueradeMark: cfg.Node.MasqueradeMark,
 		NodePorts:      ports,
 		Localhost:      cfg.Node.LocalhostNodePorts && cfg.Node.NodePorts.ServesLocalhost(),
+		Relays:         relays,
 		Ports:          portsOf(cfg.HealthzAddr, cfg.MetricsAddr),
 		BeLiberal:      cfg.Conntrack.TCPBeLiberal,
 	}

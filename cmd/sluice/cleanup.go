@@ -12,6 +12,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/sluice-proxy/sluice/cmd/sluice/config"
+	"github.com/sluice-proxy/sluice/conntrack/sysctl"
 	"github.com/sluice-proxy/sluice/ipvs"
 	"github.com/sluice-proxy/sluice/kubeproxy"
 )
@@ -98,7 +99,7 @@ func (o cleanupOptions) sweepers(ctx context.Context) ([]sweeper, error) {
 func modeSweepers(ctx context.Context, chosen []mode, sysctlRoot string) []sweeper {
 	var all []sweeper
 	for _, m := range chosen {
-		made := m.make(ctx, ModeConfig{IPVS: ipvs.Config{SysctlRoot: sysctlRoot}})
+		made := m.make(ctx, ModeConfig{IPVS: ipvs.Config{Sysctls: sysctl.Tree{Root: sysctlRoot}}})
 		all = append(all, sweeper{name: "mode " + m.name, traces: made.Traces, remove: made.Cleanup})
 	}
 	return all

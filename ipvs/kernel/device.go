@@ -3,7 +3,6 @@ package kernel
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"slices"
 	"strings"
@@ -11,12 +10,14 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/sluice-proxy/sluice/conntrack/sysctl"
 	"github.com/sluice-proxy/sluice/proxy"
 )
 
 // CompatName is the interface that kube-proxy's IPVS mode has, and by which network plugins recognise IPVS.
 const CompatName = "kube-ipvs0"
+
+// addrGenNone is IN6_ADDR_GEN_MODE_NONE of the kernel's linux/if_link.h.
+const addrGenNone = 1
 
 // compatAlias is a note on ours.
 const compatAlias = "sluice: marks the use of IPVS, has no addresses"
@@ -60,10 +61,10 @@ func AddCompatInterface() (bool, error) {
 	if err := h.LinkSetAlias(link, compatAlias); err != nil {
 		return true, fmt.Errorf("name interface %s: %w", CompatName, err)
 	}
-	// The kernel would give it a link-local address.
-	_, err = sysctl.Tree{}.Set("proc/sys/net/ipv6/conf/"+CompatName+"/disable_ipv6", 1)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return true, err
+	// The kernel would give it a link-local address. It may have no IPv6, and says so in one way or the other.
+	err = h.LinkSetIP6AddrGenMode(link, addrGenNone)
+	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
+		return true, fmt.Errorf("keep interface %s without addresses: %w", CompatName, err)
 	}
 	if err := h.LinkSetUp(link); err != nil {
 		return true, fmt.Errorf("set interface %s up: %w", CompatName, err)

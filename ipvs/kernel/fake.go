@@ -18,6 +18,9 @@ type Fake struct {
 	// Fail, if set, is asked before each call and each command, and may have it fail.
 	Fail func() bool
 
+	// OtherTimeouts says that somebody changed them.
+	OtherTimeouts bool
+
 	// Commands counts what was run, Lists what was listed: one for each server that was looked into.
 	Commands, Lists int
 }
@@ -112,3 +115,6 @@ func (f *Fake) See(ctx context.Context, id ID) (*Sight, error) {
 	loads, err := f.Dests(ctx, []ID{id})
 	return &Sight{s, loads[id]}, err
 }
+
+// HasTimeouts is as that of a Look.
+func (f *Fake) HasTimeouts(context.Context, Timeouts) (bool, error) { return !f.OtherTimeouts, nil }

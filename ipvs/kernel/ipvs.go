@@ -245,21 +245,27 @@ type Look struct {
 
 // Look opens a socket. It may be used beside the methods of Servers.
 func (k *IPVS) Look(ctx context.Context) (*Look, error) {
+	l := &Look{ipvs: k}
+	return l, l.open(ctx)
+}
+
+// open opens the socket, if it is not.
+func (l *Look) open(ctx context.Context) error {
+	if l.socket != nil {
+		return nil
+	}
 	s, err := dial(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("look for virtual servers: %w", err)
+		return fmt.Errorf("look for virtual servers: %w", err)
 	}
-	return &Look{k, s}, nil
+	l.socket = s
+	return nil
 }
 
 // See gives a virtual server as it is now, nil if there is none. It costs the same whatever else there is.
 func (l *Look) See(ctx context.Context, id ID) (*Sight, error) {
-	if l.socket == nil {
-		s, err := dial(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("look for virtual servers: %w", err)
-		}
-		l.socket = s
+	if err := l.open(ctx); err != nil {
+		return nil, err
 	}
 	sight, err := l.ipvs.see(ctx, l.socket, id)
 	if err != nil {

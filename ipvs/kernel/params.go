@@ -51,28 +51,80 @@ func reuseIsBroken() bool {
 	return major < 5 || major == 5 && minor < 9
 }
 
-// Change is a kernel parameter that was set.
+// Change is a kernel parameter that was set, or is to be.
 type Change struct {
 	File       string
 	Was, Value int
 }
 
-// SetParams sets the parameters of IPVS that are not as the mode needs them, and says which.
-func SetParams(tree sysctl.Tree) ([]Change, error) {
-	var changes []Change
+// Failure is a Change that could not be made.
+type Failure struct {
+	Change
+	Err error // names the file and both values
+}
+
+// SetParams sets the parameters of IPVS that are not as the mode needs them, and says which. It goes on after a failure.
+func SetParams(tree sysctl.Tree) (changes []Change, failures []Failure) {
 	for _, p := range params() {
 		was, err := tree.Set(paramFolder+p.name, p.want)
-		if p.optional && errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return changes, err
-		}
-		if was != p.want {
-			changes = append(changes, Change{"/" + paramFolder + p.name, was, p.want})
+		c := Change{"/" + paramFolder + p.name, was, p.want}
+		switch {
+		case p.optional && errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			failures = append(failures, Failure{c, err})
+		case was != p.want:
+			changes = append(changes, c)
 		}
 	}
-	return changes, nil
+	return changes, failures
+}
+
+// ParamWatch looks at the parameters of IPVS in the network namespace of the thread that made it. It is for one goroutine.
+type ParamWatch struct {
+	tree  sysctl.Tree
+	files map[string]sysctl.File
+}
+
+// WatchParams begins to look. What cannot be opened is left out for now.
+func WatchParams(tree sysctl.Tree) *ParamWatch {
+	w := &ParamWatch{tree, map[string]sysctl.File{}}
+	for _, p := range params() {
+		w.open(p)
+	}
+	return w
+}
+
+func (w *ParamWatch) open(p param) {
+	if f, err := w.tree.Open(paramFolder + p.name); err == nil {
+		w.files[p.name] = f
+	}
+}
+
+// Wrong are the parameters that are not as the mode needs them. That costs a few reads, whatever else there is.
+func (w *ParamWatch) Wrong() []Change {
+	var all []Change
+	for _, p := range params() {
+		f, open := w.files[p.name]
+		if !open {
+			w.open(p)
+			continue
+		}
+		switch is, err := f.Get(); {
+		case err != nil: // the module may have been loaded anew
+			f.Close()
+			delete(w.files, p.name)
+		case is != p.want:
+			all = append(all, Change{"/" + paramFolder + p.name, is, p.want})
+		}
+	}
+	return all
+}
+
+// Close ends it.
+func (w *ParamWatch) Close() {
+	for _, f := range w.files {
+		f.Close()
+	}
 }
 
 // Altered are the parameters that do not have the values that kernels start with, which are those of the Changes, and of these

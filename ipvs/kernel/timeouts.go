@@ -33,6 +33,16 @@ func (t Timeouts) seconds() map[uint16]uint32 {
 	return all
 }
 
+// differ tells whether those that the kernel has are others than asked for.
+func (t Timeouts) differ(have map[uint16]uint32) bool {
+	for attr, n := range t.seconds() {
+		if have[attr] != n {
+			return true
+		}
+	}
+	return false
+}
+
 // SetTimeouts sets the timeouts that are others than asked for, and tells whether it did.
 func (k *IPVS) SetTimeouts(ctx context.Context, t Timeouts) (bool, error) {
 	want := t.seconds()
@@ -44,29 +54,9 @@ func (k *IPVS) SetTimeouts(ctx context.Context, t Timeouts) (bool, error) {
 		return false, fmt.Errorf("set timeouts of IPVS: %w", err)
 	}
 	defer s.close()
-	answers, err := s.ask(ctx, 0, cmdGetConfig, func(*netlink.AttributeEncoder) {})
-	if err != nil {
-		return false, fmt.Errorf("read timeouts of IPVS: %w", err)
-	}
-	have := map[uint16]uint32{}
-	for _, m := range answers {
-		if len(m.Data) < genlHeader {
-			return false, errMalformed
-		}
-		ad, err := netlink.NewAttributeDecoder(m.Data[genlHeader:])
-		if err != nil {
-			return false, err
-		}
-		for ad.Next() {
-			have[ad.Type()] = ad.Uint32()
-		}
-	}
-	differs := false
-	for attr, n := range want {
-		differs = differs || have[attr] != n
-	}
-	if !differs {
-		return false, nil
+	have, err := s.timeouts(ctx)
+	if err != nil || !t.differ(have) {
+		return false, err
 	}
 	_, err = s.ask(ctx, netlink.Acknowledge, cmdSetConfig, func(ae *netlink.AttributeEncoder) {
 		for attr, n := range want {
@@ -77,6 +67,44 @@ func (k *IPVS) SetTimeouts(ctx context.Context, t Timeouts) (bool, error) {
 		return false, fmt.Errorf("set timeouts of IPVS: %w", err)
 	}
 	return true, nil
+}
+
+// HasTimeouts tells whether the timeouts are those asked for.
+func (l *Look) HasTimeouts(ctx context.Context, t Timeouts) (bool, error) {
+	if len(t.seconds()) == 0 {
+		return true, nil
+	}
+	if err := l.open(ctx); err != nil {
+		return false, err
+	}
+	have, err := l.socket.timeouts(ctx)
+	if err != nil {
+		l.Close()
+		return false, err
+	}
+	return !t.differ(have), nil
+}
+
+// timeouts are those of the kernel by attribute.
+func (s *socket) timeouts(ctx context.Context) (map[uint16]uint32, error) {
+	answers, err := s.ask(ctx, 0, cmdGetConfig, func(*netlink.AttributeEncoder) {})
+	if err != nil {
+		return nil, fmt.Errorf("read timeouts of IPVS: %w", err)
+	}
+	have := map[uint16]uint32{}
+	for _, m := range answers {
+		if len(m.Data) < genlHeader {
+			return nil, errMalformed
+		}
+		ad, err := netlink.NewAttributeDecoder(m.Data[genlHeader:])
+		if err != nil {
+			return nil, err
+		}
+		for ad.Next() {
+			have[ad.Type()] = ad.Uint32()
+		}
+	}
+	return have, nil
 }
 
 const genlHeader = unix.GENL_HDRLEN
