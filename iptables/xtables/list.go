@@ -45,9 +45,9 @@ func (t tools) save(ctx context.Context, table, prefix string) (contents, error)
 }
 
 // stream lists a table as it is parsed: a large one is never held whole.
-func (t tools) stream(ctx context.Context, table string, parse func(io.Reader) error) error {
+func (t tools) stream(ctx context.Context, table string, parse func(io.Reader) error, more ...string) error {
 	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, t.saver, "-t", table)
+	cmd := exec.CommandContext(ctx, t.saver, append([]string{"-t", table}, more...)...)
 	cmd.Stderr = &stderr
 	cmd.WaitDelay = time.Second
 	stdout, err := cmd.StdoutPipe()
