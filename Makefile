@@ -13,7 +13,7 @@ PATH     := $(PATH):/usr/sbin:/sbin
 
 # program:package
 DEMO_DEPS := iptables:iptables
-TEST_DEPS := $(DEMO_DEPS) nft:nftables ipset:ipset etcd:etcd-server ip:iproute2 gcc:gcc
+TEST_DEPS := $(DEMO_DEPS) nft:nftables ipset:ipset etcd:etcd-server ip:iproute2 gcc:gcc chromium-headless-shell,chromium,google-chrome:chromium-headless-shell
 
 # The suites with a real API server, and the packages of all others. TestCluster/ipvs is for the virtual machine, below; TestFaults/ipvs
 # and TestSwitchingIPVS are for it, too, but run by hand: ipvs/README.md says how, and why.
@@ -42,7 +42,7 @@ VM_SUITES = -suite 'virtual machine: ./e2e/vm' \
 # What is released for each of these: the binary, what it consists of, and all licences.
 ARCHES   := amd64 arm64
 
-.PHONY: all build lint vuln cross reproducible image test kernel cluster vm shell-vm demo bench fuzz deps clean help
+.PHONY: all build lint vuln cross reproducible image test kernel cluster vm shell-vm demo bench fuzz pictures deps clean help
 .SILENT:
 
 all: build lint test ## build, lint and test
@@ -110,6 +110,9 @@ fuzz: ## every fuzz target for FUZZTIME=10s
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
 		done; \
 	done
+
+pictures: deps ## docs/status.png and the like: the status page in a browser
+	$(GO) test -count=1 -run TestBrowserPictures ./proxy/status -args -screenshots=$(CURDIR)/docs
 
 deps: ## install missing packages
 	hack/deps $(TEST_DEPS)

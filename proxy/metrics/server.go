@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/pprof"
-	"net/netip"
 
 	"github.com/sluice-proxy/sluice/proxy/httpserver"
 )
@@ -21,7 +20,7 @@ type ServerConfig struct {
 	Profiling bool
 	Verbosity http.Handler // of /debug/flags/v; required with Profiling
 
-	// Handlers are further paths, matched exactly.
+	// Handlers are further ones by their patterns, which are those of http.ServeMux.
 	Handlers map[string]http.Handler
 }
 
@@ -41,16 +40,17 @@ func (m *Metrics) ServerHandler(cfg ServerConfig) http.Handler {
 	mux.Handle("/healthz", text("ok"))
 	mux.Handle("/healthz/ping", text("ok"))
 	mux.Handle("/proxyMode", text(cfg.Mode))
-	for path, handler := range cfg.Handlers {
-		mux.Handle(path, handler)
+	for pattern, handler := range cfg.Handlers {
+		mux.Handle(pattern, handler)
 	}
 	if cfg.Profiling {
-		mux.Handle("/debug/pprof/", loopbackOnly(pprof.Index))
-		mux.Handle("/debug/pprof/cmdline", loopbackOnly(pprof.Cmdline))
-		mux.Handle("/debug/pprof/profile", loopbackOnly(pprof.Profile))
-		mux.Handle("/debug/pprof/symbol", loopbackOnly(pprof.Symbol))
-		mux.Handle("/debug/pprof/trace", loopbackOnly(pprof.Trace))
-		mux.Handle("PUT /debug/flags/v", loopbackOnly(cfg.Verbosity.ServeHTTP))
+		local := func(h http.HandlerFunc) http.Handler { return httpserver.LoopbackOnly(h) }
+		mux.Handle("/debug/pprof/", local(pprof.Index))
+		mux.Handle("/debug/pprof/cmdline", local(pprof.Cmdline))
+		mux.Handle("/debug/pprof/profile", local(pprof.Profile))
+		mux.Handle("/debug/pprof/symbol", local(pprof.Symbol))
+		mux.Handle("/debug/pprof/trace", local(pprof.Trace))
+		mux.Handle("PUT /debug/flags/v", httpserver.LoopbackOnly(cfg.Verbosity))
 	}
 	return mux
 }
@@ -61,18 +61,5 @@ func text(s string) http.Handler {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		_, _ = io.WriteString(w, s) // the client may be gone
-	})
-}
-
-// loopbackOnly keeps from other hosts what could slow the proxy down or show its memory: the
-// metrics address is often open to all.
-func loopbackOnly(handler http.HandlerFunc) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		client, err := netip.ParseAddrPort(r.RemoteAddr)
-		if err != nil || !client.Addr().IsLoopback() {
-			http.Error(w, "this is for local clients", http.StatusForbidden)
-			return
-		}
-		handler(w, r)
 	})
 }
