@@ -23,6 +23,9 @@ var checked = []string{
 	"healthz-bind-address", "metrics-bind-address", "conntrack-tcp-be-liberal",
 }
 
+// usualNodePorts are those of an API server that is told nothing else.
+const usualNodePorts = "30000-32767"
+
 // exitCode ends the process without another word.
 type exitCode int
 
@@ -66,7 +69,7 @@ func newCheckCommand(root *config.Options) *cobra.Command {
 	}
 	cmd.Flags().AddFlagSet(flags)
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "How to print: text or json.")
-	cmd.Flags().StringVar(&nodePorts, "service-node-port-range", "30000-32767", "Ports that NodePorts are taken from, as the API server has it.")
+	cmd.Flags().StringVar(&nodePorts, "service-node-port-range", usualNodePorts, "Ports that NodePorts are taken from, as the API server has it.")
 	return cmd
 }
 

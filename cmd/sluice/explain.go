@@ -2,18 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
-	"net/http"
-	"net/url"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-proxy/sluice/cmd/sluice/config"
 	"github.com/sluice-proxy/sluice/proxy"
-	"github.com/sluice-proxy/sluice/proxy/ask"
 	"github.com/sluice-proxy/sluice/proxy/desired"
 	"github.com/sluice-proxy/sluice/proxy/explain"
 	"github.com/sluice-proxy/sluice/proxy/manifest"
@@ -30,13 +24,14 @@ var explained = []string{
 func newExplainCommand(root *config.Options) *cobra.Command {
 	options, flags := borrow(explained)
 	var q question
-	var kubeconfig string
+	var kubeconfig, file string
 	cmd := &cobra.Command{
 		Use:   "explain {--from IP[%INTERFACE]|pod:NAMESPACE/NAME|outside --to IP:PORT[/PROTOCOL] | NAMESPACE/NAME}",
 		Short: "Say what becomes of a new connection on this node, or what the node does for a Service, and why",
 		Long: "Say what becomes of a new connection on this node, or what the node does for a Service, and why: which\n" +
 			"Service it is for, what kind of client it comes from, which endpoints it may reach and why not the others,\n" +
-			"and what address they see. The Sluice that runs on the node is asked; with --manifest-dir, the files are read.",
+			"and what address they see. The Sluice that runs on the node is asked; with --manifest-dir or\n" +
+			"--bundle, files are read.",
 		Args:          cobra.MaximumNArgs(1),
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -51,8 +46,15 @@ func newExplainCommand(root *config.Options) *cobra.Command {
 			if err := root.StartLogging(); err != nil {
 				return err
 			}
+			if file != "" {
+				of, err := viewsOfBundle(file)
+				if err != nil {
+					return err
+				}
+				return q.write(cmd.OutOrStdout(), of)
+			}
 			if options.Own.ManifestDir == "" {
-				return askProxy(cmd.Context(), ask.Name, q, cmd.OutOrStdout())
+				return askProxy(cmd.Context(), "/explain", q.values(), cmd.OutOrStdout())
 			}
 			of, err := viewsOfFiles(cmd.Context(), options)
 			if err != nil {
@@ -64,32 +66,11 @@ func newExplainCommand(root *config.Options) *cobra.Command {
 	cmd.Flags().AddFlagSet(flags)
 	cmd.Flags().StringVar(&q.from, "from", "", "Who connects: an IP, with % and the interface it comes in through if pods are known by that; pod:NAMESPACE/NAME; or outside.")
 	cmd.Flags().StringVar(&q.to, "to", "", "What is connected to: IP:PORT, with /udp or /sctp if it is not TCP.")
+	cmd.Flags().StringVar(&file, "bundle", "", "File that sluice bundle wrote, to be read instead of asking.")
+	cmd.MarkFlagsMutuallyExclusive("bundle", "manifest-dir")
 	cmd.Flags().StringVarP(&q.output, "output", "o", "text", "How to print: text or json.")
 	addKubeconfig(cmd, &kubeconfig)
 	return cmd
-}
-
-// askProxy has the proxy that runs in this network namespace answer.
-func askProxy(ctx context.Context, socket string, q question, w io.Writer) error {
-	address := url.URL{Scheme: "http", Host: "node", Path: "/explain", RawQuery: q.values().Encode()}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
-	if err != nil {
-		return err
-	}
-	response, err := ask.NewClient(socket).Do(request)
-	if err != nil {
-		if inner := (*url.Error)(nil); errors.As(err, &inner) {
-			err = inner.Err
-		}
-		return fmt.Errorf("ask the proxy: %w", err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	if response.StatusCode != http.StatusOK {
-		said, _ := io.ReadAll(io.LimitReader(response.Body, 4096))
-		return errors.New(strings.TrimSpace(string(said)))
-	}
-	_, err = io.Copy(w, response.Body)
-	return err
 }
 
 // viewsOfFiles are what would be served on this node from a directory.

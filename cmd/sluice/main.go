@@ -17,6 +17,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/sluice-proxy/sluice/cmd/sluice/config"
+	"github.com/sluice-proxy/sluice/cmd/sluice/plugin"
 )
 
 // heapGrowth is by how many percent the heap may grow before it is collected, unless the environment variable GOGC says
@@ -30,9 +31,16 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	err := newCommand().ExecuteContext(ctx)
+	command := newCommand
+	if plugin.Called(os.Args[0]) {
+		command = plugin.NewCommand
+	}
+	err := command().ExecuteContext(ctx)
 	klog.Flush()
 	if code, ok := errors.AsType[exitCode](err); ok {
+		os.Exit(int(code))
+	}
+	if code, ok := errors.AsType[plugin.ExitCode](err); ok {
 		os.Exit(int(code))
 	}
 	if err != nil {
@@ -57,7 +65,7 @@ func newCommand() *cobra.Command {
 	root.SetGlobalNormalizationFunc(normalize)
 	options.AddFlags(root.Flags())
 	options.AddLogFlags(root.PersistentFlags())
-	root.AddCommand(newCheckCommand(options), newExplainCommand(options), newTraceCommand(options), newCleanupCommand(options), newVersionCommand())
+	root.AddCommand(newCheckCommand(options), newExplainCommand(options), newTraceCommand(options), newBundleCommand(options), newCleanupCommand(options), newVersionCommand())
 	return root
 }
 

@@ -25,6 +25,7 @@ func (p *proxier) observers() []loop.Observer {
 		metricsObserver{metrics: p.metrics},
 		healthObserver{health: p.health},
 		p.questions,
+		p.history,
 		reportObserver{reporter: report.New(p.events)},
 		flowsObserver{cleaner: conntrack.NewCleaner(&conntrack.Kernel{}), metrics: p.metrics, turns: new([len(proxy.Families)]turn)},
 		newFormerObserver(p.formers, families(p.dataplanes)),

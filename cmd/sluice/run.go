@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
@@ -21,6 +22,7 @@ import (
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/ask"
 	"github.com/sluice-proxy/sluice/proxy/healthcheck"
+	"github.com/sluice-proxy/sluice/proxy/history"
 	"github.com/sluice-proxy/sluice/proxy/loop"
 	"github.com/sluice-proxy/sluice/proxy/metrics"
 	"github.com/sluice-proxy/sluice/proxy/nodeinfo"
@@ -206,6 +208,7 @@ type proxier struct {
 	health     *healthcheck.Server
 	relay      *relay.Relay
 	questions  *questions
+	history    *history.History
 	events     report.EventFunc
 	nodeEvents func(report.Event)
 }
@@ -219,6 +222,7 @@ func (p *proxier) serve(ctx context.Context, group *errgroup.Group, o origin) er
 	})
 	p.metrics.Clients(p.remembered())
 	p.questions = &questions{input: p.tracker.Input, relay: p.mode.name != iptables.Name}
+	p.history = history.New(time.Now)
 	p.relay = relay.New(relay.Config{Failed: p.metrics.RelayFailed, AsNode: p.mode.relays})
 	p.health = healthcheck.New(healthcheck.Config{
 		Families:     families(p.dataplanes),
@@ -231,7 +235,7 @@ func (p *proxier) serve(ctx context.Context, group *errgroup.Group, o origin) er
 	group.Go(func() error { source.run(ctx); return nil })
 	group.Go(func() error { return p.serveHealth(ctx) })
 	group.Go(func() error { return p.serveMetrics(ctx) })
-	group.Go(func() error { ask.Serve(ctx, ask.Name, p.questions.handler()); return nil })
+	group.Go(func() error { ask.Serve(ctx, ask.Name, p.told()); return nil })
 	if err := source.ready(ctx); err != nil {
 		return err
 	}

@@ -14,9 +14,15 @@ import (
 	"github.com/sluice-proxy/sluice/cmd/sluice/config"
 )
 
-func TestConfigzIsWhatIsInForce(t *testing.T) {
+// configOf is the configuration that flags make.
+func configOf(t *testing.T, args ...string) *config.Config {
+	t.Helper()
 	options := config.NewOptions(modeNames())
-	options.AddFlags(pflag.NewFlagSet("", pflag.ContinueOnError))
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	options.AddFlags(flags)
+	if err := flags.Parse(args); err != nil {
+		t.Fatal(err)
+	}
 	if err := options.Complete(); err != nil {
 		t.Fatal(err)
 	}
@@ -24,6 +30,11 @@ func TestConfigzIsWhatIsInForce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return cfg
+}
+
+func TestConfigzIsWhatIsInForce(t *testing.T) {
+	cfg := configOf(t)
 	w := httptest.NewRecorder()
 	configz(cfg, mode{name: "nftables"}).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/configz", nil))
 	var got map[string]v1alpha1.KubeProxyConfiguration

@@ -14,7 +14,6 @@ import (
 
 	"github.com/sluice-proxy/sluice/cmd/sluice/config"
 	"github.com/sluice-proxy/sluice/nft"
-	"github.com/sluice-proxy/sluice/proxy/ask"
 	"github.com/sluice-proxy/sluice/trace"
 )
 
@@ -125,7 +124,7 @@ func namesOf(ctx context.Context, q question, flow nft.Flow) (trace.Names, strin
 	}
 	q.output = "json"
 	var body bytes.Buffer
-	if err := askProxy(ctx, ask.Name, q, &body); err != nil {
+	if err := askProxy(ctx, "/explain", q.values(), &body); err != nil {
 		return nil, fmt.Sprintf("not known here (%v)", err)
 	}
 	var answer struct {

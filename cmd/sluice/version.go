@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -20,12 +21,16 @@ func newVersionCommand() *cobra.Command {
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			b := build()
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "sluice %s\ncommit %s (%s), %s\n%s %s/%s\n",
-				b.GitVersion, b.GitCommit, b.GitTreeState, b.BuildDate, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return err
+			return writeVersion(cmd.OutOrStdout())
 		},
 	}
+}
+
+func writeVersion(w io.Writer) error {
+	b := build()
+	_, err := fmt.Fprintf(w, "sluice %s\ncommit %s (%s), %s\n%s %s/%s\n",
+		b.GitVersion, b.GitCommit, b.GitTreeState, b.BuildDate, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return err
 }
 
 func version() string { return build().GitVersion }

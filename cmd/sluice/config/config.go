@@ -35,6 +35,7 @@ type Config struct {
 
 	HealthzAddr, MetricsAddr string // empty: no server
 	HardFail, Profiling      bool
+	StatusPage               StatusPage
 
 	// Kube is all of it in kube-proxy's terms, for those who ask what is in force.
 	Kube *v1alpha1.KubeProxyConfiguration
@@ -85,6 +86,7 @@ func (o *Options) Validate() (*Config, error) {
 		MetricsAddr:      o.address(c, "metricsBindAddress", k.MetricsBindAddress, "metrics-port", o.metricsPort),
 		HardFail:         k.BindAddressHardFail,
 		Profiling:        k.EnableProfiling,
+		StatusPage:       StatusPage(o.Own.StatusPage),
 		Kube:             k,
 		Gates:            o.gates(c),
 	}

@@ -55,6 +55,7 @@ func TestDefaultsAreThoseOfKubeProxy(t *testing.T) {
 	want := &Config{
 		Mode:             Auto, // kube-proxy's is iptables
 		IPTablesBackend:  xtables.Auto,
+		StatusPage:       StatusOn,
 		IPVS:             ipvs.Config{RouteMark: 0x2000, DrainLimit: 15 * time.Minute, CompatInterface: ipvs.CompatAuto},
 		Client:           Client{ContentType: "application/vnd.kubernetes.protobuf", QPS: 5, Burst: 10},
 		ConfigSyncPeriod: 15 * time.Minute,
@@ -132,6 +133,7 @@ func TestFlagsReachTheConfiguration(t *testing.T) {
 		"no addresses":              {[]string{"--healthz-bind-address=", "--metrics-bind-address="}, func(c *Config) bool { return c.HealthzAddr == "" && c.MetricsAddr == "" }},
 		"no servers":                {[]string{"--healthz-port=0", "--metrics-port=0"}, func(c *Config) bool { return c.HealthzAddr == "" && c.MetricsAddr == "" }},
 		"no pause":                  {[]string{"--iptables-min-sync-period=0"}, func(c *Config) bool { return c.MinSyncPeriod == 0 }},
+		"status page":               {[]string{"--status-page=local"}, func(c *Config) bool { return c.StatusPage == StatusLocal }},
 		"legacy":                    {[]string{"--iptables-backend=legacy"}, func(c *Config) bool { return c.IPTablesBackend == xtables.Legacy }},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -170,6 +172,7 @@ func TestEveryMistakeIsReported(t *testing.T) {
 		"gates":             {[]string{"--feature-gates=Nope=true,NFTablesProxyMode=false"}, []string{"--feature-gates: NFTablesProxyMode is locked to true", `--feature-gates: there is no gate "Nope"`}},
 		"blank name":        {[]string{"--hostname-override= "}, []string{"--hostname-override: is blank"}},
 		"priority":          {[]string{"--priority-services=a,b/,c/d/e"}, []string{`--priority-services: "a"`, `--priority-services: "b/"`, `--priority-services: "c/d/e"`}},
+		"status page":       {[]string{"--status-page=yes"}, []string{`--status-page: "yes" is none of on, local, off`}},
 		"backend":           {[]string{"--iptables-backend=ebtables"}, []string{`--iptables-backend: "ebtables"`}},
 		"nftables bit":      {[]string{"--mode=nftables", "--iptables-masquerade-bit=32"}, []string{"--iptables-masquerade-bit: 32"}},
 		"ipvs, own flags":   {[]string{"--mode=ipvs", "--ipvs-drain-limit=0", "--ipvs-route-bit=32", "--ipvs-compat-interface=no", "--ipvs-scheduler=r r"}, []string{`--ipvs-compat-interface: "no"`, "--ipvs-drain-limit: 0s", "--ipvs-route-bit: 32 is not", `--ipvs-scheduler: "r r"`}},

@@ -17,6 +17,7 @@ type OwnOptions struct {
 	ServiceCIDRs     []string
 	PriorityServices []string
 	IPTablesBackend  string
+	StatusPage       string
 	IPVS             OwnIPVS
 }
 
@@ -30,6 +31,7 @@ type OwnIPVS struct {
 func newOwnOptions() OwnOptions {
 	return OwnOptions{
 		IPTablesBackend: string(xtables.Auto),
+		StatusPage:      string(StatusOn),
 		IPVS: OwnIPVS{
 			DrainLimit:      ipvs.DefaultDrainLimit,
 			RouteBit:        bits.TrailingZeros32(ipvs.DefaultRouteMark),
@@ -47,6 +49,8 @@ func (o *OwnOptions) addFlags(fs *pflag.FlagSet) {
 		"Ranges of ClusterIPs, beside those of ServiceCIDR objects. Traffic to an address in them that no Service has goes nowhere.")
 	fs.StringVar(&o.IPTablesBackend, "iptables-backend", o.IPTablesBackend,
 		"Which iptables to use: nft, legacy, or auto, the one that kubelet and others on this node use.")
+	fs.StringVar(&o.StatusPage, "status-page", o.StatusPage,
+		"Who gets a page with all Services and their addresses at /status/ of the metrics address: on (who gets metrics), local (clients on this node), off.")
 	i := &o.IPVS
 	fs.DurationVar(&i.DrainLimit, "ipvs-drain-limit", i.DrainLimit, "How long a backend that is gone keeps its connections in mode ipvs, at most.")
 	fs.IntVar(&i.RouteBit, "ipvs-route-bit", i.RouteBit, "Bit of the packet mark (0 to 31) that leads packets to IPVS in mode ipvs.")
@@ -54,10 +58,23 @@ func (o *OwnOptions) addFlags(fs *pflag.FlagSet) {
 		"Whether mode ipvs makes an interface kube-ipvs0 without addresses, by which Calico knows that there is IPVS: on, off, or auto, where it finds Calico.")
 }
 
+// StatusPage says who gets the status page.
+type StatusPage string
+
+// The values of StatusPage.
+const (
+	StatusOn    StatusPage = "on"    // whoever gets metrics
+	StatusLocal StatusPage = "local" // clients on a loopback address
+	StatusOff   StatusPage = "off"
+)
+
 // checkOwn checks what no other option tells.
 func (o *Options) checkOwn(c *checker) {
 	if o.Own.ManifestDir != "" && (o.Kube.ClientConnection.Kubeconfig != "" || o.Master != "") {
 		c.addFlag("manifest-dir", "serves instead of a cluster, so it excludes --kubeconfig and --master")
+	}
+	if !slices.Contains([]StatusPage{StatusOn, StatusLocal, StatusOff}, StatusPage(o.Own.StatusPage)) {
+		c.addFlag("status-page", "%q is none of on, local, off", o.Own.StatusPage)
 	}
 	if !slices.Contains([]xtables.Backend{xtables.Auto, xtables.NFT, xtables.Legacy}, xtables.Backend(o.Own.IPTablesBackend)) {
 		c.addFlag("iptables-backend", "%q is none of auto, nft, legacy", o.Own.IPTablesBackend)
