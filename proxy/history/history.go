@@ -57,8 +57,17 @@ type Kernel struct {
 	Failing time.Time `json:"failing,omitzero"`
 	Error   string    `json:"error,omitempty"`
 
+	Audit *Audit `json:"lastAudit,omitempty"`
+
 	Doubts int    `json:"doubts"` // since the start
 	Last   *Doubt `json:"lastDoubt,omitempty"`
+}
+
+// Audit is a comparison of the kernel with what was applied. What it found is mended.
+type Audit struct {
+	At          time.Time `json:"at"`
+	Differences int       `json:"differences"`
+	Error       string    `json:"error,omitempty"` // why it failed; empty: it did not
 }
 
 // History is an observer of the loop. It is safe for concurrent use; nobody holds its lock for longer than it takes to copy
@@ -103,6 +112,17 @@ func (h *History) Kernel(f proxy.Family) Kernel {
 		k.Last = &last
 	}
 	return k
+}
+
+// Audited says that the kernel was compared with what was applied.
+func (h *History) Audited(f proxy.Family, differences int, err error) {
+	a := &Audit{At: h.now(), Differences: differences}
+	if err != nil {
+		a.Error = shorten(err.Error())
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.kernel[f].Audit = a // a new one, which those who have the last one do not see change
 }
 
 // Conflicts lists the frontends that several ServicePorts claim now.

@@ -98,6 +98,21 @@ func TestWhatIsKnownOfTheKernel(t *testing.T) {
 	})
 }
 
+func TestTheLastAuditIsRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(time.Now)
+		h.Audited(proxy.IPv6, 0, errors.New("busy"))
+		before := h.Kernel(proxy.IPv6).Audit
+		h.Audited(proxy.IPv6, 3, nil)
+		if diff := cmp.Diff([]*Audit{{At: time.Now(), Error: "busy"}, {At: time.Now(), Differences: 3}}, []*Audit{before, h.Kernel(proxy.IPv6).Audit}); diff != "" {
+			t.Errorf("(-want +got)\n%s", diff)
+		}
+		if a := h.Kernel(proxy.IPv4).Audit; a != nil {
+			t.Errorf("IPv4: %+v", a)
+		}
+	})
+}
+
 func TestLongTextsAreCut(t *testing.T) {
 	h := New(time.Now)
 	h.Failed(context.Background(), loop.Failed{Err: errors.New(strings.Repeat("ä", 4000))})

@@ -52,6 +52,8 @@ func lively(t *testing.T) *world {
 	w.apply(all, 640*time.Millisecond)
 	w.past -= 40 * time.Second
 	w.apply(report(9, all.SetAside...), 12*time.Millisecond)
+	w.past -= 3 * time.Minute
+	w.history.Audited(proxy.IPv4, 0, nil)
 	w.history.Contested(t.Context(), proxy.IPv4, []desired.Conflict{{
 		Frontend: proxy.FrontendKey{Addr: netip.MustParseAddrPort("192.0.2.200:443"), Protocol: proxy.TCP},
 		Owner:    refused(5).Name, Losers: []proxy.ServicePortName{refused(25).Name},
@@ -87,6 +89,7 @@ func TestBrowserShowsTenThousandServices(t *testing.T) {
 	p.Until(`document.querySelectorAll("#aside li").length === 2 && document.getElementById("aside").innerText.includes("cannot allocate memory")`)
 	p.Until(`document.getElementById("conflicts").innerText.includes("192.0.2.200:443")`)
 	p.Until(`document.querySelector(".card .pill").textContent === "as applied" && document.querySelector(".card").innerText.includes("process 4711")`)
+	p.Until(`document.querySelector(".card").innerText.includes("they agree")`)
 
 	// To the last page and back, and to one Service by its address.
 	p.Eval(`document.getElementById("next").click()`, nil)
@@ -176,6 +179,8 @@ func TestBrowserFollowsTheProxy(t *testing.T) {
 	w.inputs[in.Name], w.want = in, nil
 	w.apply(report(1), time.Millisecond)
 	rowsAre(p, 4, "4 ports")
+	w.history.Audited(proxy.IPv4, 2, nil)
+	p.Until(`document.querySelector(".card").innerText.includes("2 differences, mended then")`)
 	w.history.Failed(t.Context(), loop.Failed{Err: errors.New("no memory")})
 	p.Until(`document.getElementById("state").textContent === "syncs fail" && document.querySelector(".card").innerText.includes("no memory")`)
 	for _, complaint := range p.Complaints() {

@@ -26,9 +26,11 @@ function state(f, now) {
 function card(f, now) {
   const k = f.kernel, [level, text] = state(f, now);
   const moment = (t) => (t ? `${ago(time(t), now)} (${clock(time(t))})` : "never");
+  const audit = k.lastAudit, found = audit?.error ? `failed: ${audit.error}` : audit?.differences ? `${plural(audit.differences, "difference")}, mended then` : "they agree";
   const facts = [
     ["Last sync", moment(k.applied)],
     ["Last written in full", moment(k.compared)],
+    ["Compared by audit", audit ? `${moment(audit.at)}: ${found}` : "not yet since the start"],
     ["Changed by others", k.doubts === 0 ? "never seen since the start" : `${plural(k.doubts, "time")} since the start`],
   ];
   if (k.lastDoubt) facts.push(["The last time", `${moment(k.lastDoubt.at)}: ${k.lastDoubt.reason}`],
