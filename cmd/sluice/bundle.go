@@ -62,27 +62,27 @@ func newBundleCommand(root *config.Options) *cobra.Command {
 
 // pack writes a bundle into a file, or to stdout if that is called -.
 func pack(ctx context.Context, file string, stdout, stderr io.Writer) error {
-	out := stdout
-	if file != "-" {
-		// It says a lot about a cluster, so nobody else is to read it.
-		f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = f.Close() }()
-		out = f
+	if file == "-" {
+		return packInto(ctx, stdout, stderr)
 	}
-	missing, err := bundle.Write(ctx, out, "sluice-bundle", pieces(), bundle.Usual)
+	// It says a lot about a cluster, so nobody else is to read it.
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
+		return err
+	}
+	if err := errors.Join(packInto(ctx, f, stderr), f.Close()); err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", file, err), os.Remove(file))
 	}
+	fmt.Fprintf(stderr, "wrote %s\n", file)
+	return nil
+}
+
+func packInto(ctx context.Context, out, stderr io.Writer) error {
+	missing, err := bundle.Write(ctx, out, "sluice-bundle", pieces(), bundle.Usual)
 	for _, m := range missing {
 		fmt.Fprintf(stderr, "left out: %v\n", m)
 	}
-	if file != "-" {
-		fmt.Fprintf(stderr, "wrote %s\n", file)
-	}
-	return nil
+	return err
 }
 
 // pieces are all files of a bundle.

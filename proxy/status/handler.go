@@ -92,8 +92,7 @@ func (p *page) inTurn(answer func(*http.Request) (any, error)) http.Handler {
 			http.Error(w, "others ask as well", http.StatusServiceUnavailable)
 			return
 		}
-		body, status, err := encode(answer, r)
-		<-p.turn // before a slow client reads
+		body, status, err := p.encode(answer, r)
 		if err != nil {
 			http.Error(w, err.Error(), status)
 			return
@@ -103,7 +102,9 @@ func (p *page) inTurn(answer func(*http.Request) (any, error)) http.Handler {
 	})
 }
 
-func encode(answer func(*http.Request) (any, error), r *http.Request) (body []byte, status int, err error) {
+// encode gives the turn back before a slow client reads.
+func (p *page) encode(answer func(*http.Request) (any, error), r *http.Request) (body []byte, status int, err error) {
+	defer func() { <-p.turn }()
 	value, err := answer(r)
 	if err != nil {
 		if _, theirs := errors.AsType[badRequest](err); theirs {

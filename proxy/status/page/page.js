@@ -30,9 +30,9 @@ function card(f, now) {
   const facts = [
     ["Last sync", moment(k.applied)],
     ["Last written in full", moment(k.compared)],
-    ["Compared by audit", audit ? `${moment(audit.at)}: ${found}` : "not yet since the start"],
     ["Changed by others", k.doubts === 0 ? "never seen since the start" : `${plural(k.doubts, "time")} since the start`],
   ];
+  if (audit) facts.splice(2, 0, ["Compared by audit", `${moment(audit.at)}: ${found}`]);
   if (k.lastDoubt) facts.push(["The last time", `${moment(k.lastDoubt.at)}: ${k.lastDoubt.reason}`],
     ["Repaired", k.lastDoubt.repaired ? `${span((time(k.lastDoubt.repaired) - time(k.lastDoubt.at)) * 1e6)} later` : "not yet"]);
   if (k.error) facts.push(["Error", k.error]);
