@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -15,13 +16,16 @@ import (
 	"github.com/sluice-proxy/sluice/proxy/shelf"
 )
 
-// dataplane writes one family's rules. It implements proxy.Dataplane and proxy.Watcher.
+// dataplane writes one family's rules. It implements proxy.Dataplane, proxy.Watcher, proxy.Inspector and proxy.Shower.
 type dataplane struct {
 	cfg   Config
 	ipt   *tally
 	batch int // see how
 	none  *tables
 	watch func(ctx context.Context, doubt func(reason string)) error
+
+	inspector inspector
+	current   atomic.Pointer[tables] // those that were written last, for Show
 
 	// maybe says what the kernel holds: each of our chains is as one of these states has it. There is one
 	// state after a success; it is the first of several after failures. Nil: nothing is known.
@@ -180,6 +184,7 @@ func (d *dataplane) move(ctx context.Context, target *proxy.Snapshot, keep bool)
 		return err
 	}
 	d.maybe = []*tables{next}
+	d.current.Store(next)
 	if err := d.sweep(ctx); err != nil {
 		return err
 	}
@@ -221,6 +226,7 @@ func (d *dataplane) load(ctx context.Context, target *proxy.Snapshot, keep bool)
 		return false, err
 	}
 	d.maybe = []*tables{next}
+	d.current.Store(next) // if something is left out it is another snapshot's
 	if err := d.sweep(ctx); err != nil {
 		return false, err
 	}

@@ -373,11 +373,21 @@ func serveBesideNative(t *testing.T, f family) {
 				t.Errorf("%s: no jump to %s comes first:\n%s", when, j.Target, rules)
 			}
 		}
+		if found := inspected(t, d, snap); len(found) > 0 {
+			t.Errorf("%s: %q", when, found)
+		}
 	}
 	mustApply(t, d, snap)
 	check("first")
 	run(t, "nft", "flush", "chain", nft, nat, "SLUICE-SERVICES")
 	run(t, "sh", "-c", command(ipt, f)+" -t filter -D FORWARD 1")
+	harms := []string{"altered table nat, chain SLUICE-SERVICES", "missing table filter, rule -A FORWARD"}
+	found := inspected(t, d, snap)
+	for i, harm := range harms {
+		if len(found) != len(harms) || !strings.HasPrefix(found[i], harm) {
+			t.Errorf("found %q, want %q", found, harms)
+		}
+	}
 	d.Resync("damage")
 	mustApply(t, d, snap)
 	check("after the repair")

@@ -64,6 +64,7 @@ func (m mode) New(family proxy.Family) (proxy.Dataplane, error) {
 		return nil, err
 	}
 	d := newDataplane(m.cfg, ipt)
+	d.inspector = ipt
 	if ipt.Backend() == xtables.NFT {
 		d.batch = batchNFT
 	} else {

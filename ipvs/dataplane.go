@@ -26,9 +26,12 @@ type router interface {
 
 	// Change compares it with what was applied.
 	Change(was, want kernel.Routes) (writes int, err error)
+
+	// Compare lists how what is there differs from want, and writes nothing. It may run beside the other methods.
+	Compare(want kernel.Routes) ([]proxy.Difference, error)
 }
 
-// dataplane writes one family's table and virtual servers. It implements proxy.Dataplane and proxy.Watcher.
+// dataplane writes one family's table and virtual servers. It implements proxy.Dataplane, proxy.Watcher, proxy.Inspector and proxy.Shower.
 type dataplane struct {
 	cfg      Config
 	family   proxy.Family
@@ -38,6 +41,9 @@ type dataplane struct {
 	settings func(ctx context.Context) error // sets what concerns more than this family
 	batch    int                             // elements of a transaction
 	watch    func(ctx context.Context, doubt func(reason string)) error
+	unmet    func() []kernel.Change // settings that are not as they should be
+	see      func(ctx context.Context) (l looker, done func(), err error)
+	observe  func([]nft.Edit) // is told what is sent to the table; nil: nobody is
 
 	busy   sync.Mutex            // held while something is changed: the audit does not look then
 	held   *held                 // nil: nothing is known
@@ -58,7 +64,7 @@ type dataplane struct {
 func newDataplane(cfg Config, f proxy.Family, table nft.Interface, servers kernel.Servers, r router) *dataplane {
 	return &dataplane{
 		cfg: cfg, family: f, table: table, servers: servers, router: r, batch: maxElements, shelf: shelf.Shelf{}, now: time.Now,
-		known: map[kernel.ID]bool{},
+		known: map[kernel.ID]bool{}, unmet: func() []kernel.Change { return nil },
 	}
 }
 
@@ -235,6 +241,9 @@ func (d *dataplane) refuse(ctx context.Context) error {
 // send writes edits, in as many transactions as it takes.
 func (d *dataplane) send(ctx context.Context, e nft.Edits) error {
 	for some := range slices.Chunk(e.Settled(), d.batch) {
+		if d.observe != nil {
+			d.observe(some)
+		}
 		tx := d.table.NewTransaction()
 		nft.Write(tx, some)
 		d.report.bytes += len(tx.String())

@@ -120,7 +120,7 @@ func (d *dataplane) wake(ctx context.Context) error {
 // replaceTable puts a table of this layout in the place of another one, in one transaction. What it says goes on to hold, as far as
 // that is understood: packets are led as before, and virtual servers are known to be ours.
 func (d *dataplane) replaceTable(ctx context.Context, state *nft.State) error {
-	klog.FromContext(ctx).Info("Replacing a table of another layout", "table", Table, "unlike", strings.Join(state.Unlike, ", "))
+	klog.FromContext(ctx).Info("Replacing a table of another layout", "table", Table, "unlike", state.Why())
 	replacing := func() *knftables.Transaction {
 		tx := d.table.NewTransaction()
 		nft.Vanish(tx)

@@ -88,6 +88,14 @@ func (m mode) New(family proxy.Family) (proxy.Dataplane, error) {
 	servers := kernel.NewIPVS(family)
 	d := newDataplane(m.cfg, family, table, servers, kernel.NewRouter(family))
 	d.settings = func(ctx context.Context) error { return m.set(ctx, family, servers) }
+	d.unmet = m.unmet
+	d.see = func(ctx context.Context) (looker, func(), error) {
+		look, err := servers.Look(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		return look, look.Close, nil
+	}
 	d.watch = (&watcher{d: d, table: table, servers: servers, router: kernel.NewRouter(family), settings: m.watchSettings(family)}).run
 	return d, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"k8s.io/klog/v2"
@@ -71,6 +72,13 @@ func (m mode) compat(ctx context.Context) error {
 		klog.FromContext(ctx).Info("Made an interface kube-ipvs0 without addresses, by which Calico knows that there is IPVS")
 	}
 	return err
+}
+
+// unmet are the parameters that are not as they were set. What could not be set is not among them, as it was named then.
+func (m mode) unmet() []kernel.Change {
+	look := kernel.WatchParams(m.cfg.Sysctls)
+	defer look.Close()
+	return slices.DeleteFunc(look.Wrong(), m.stuck.has)
 }
 
 // stuck are the parameters that could not be set, with the values that they had. It is safe for concurrent use.

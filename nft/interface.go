@@ -3,8 +3,12 @@ package nft
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"sigs.k8s.io/knftables"
+
+	"github.com/sluice-proxy/sluice/proxy"
 )
 
 // Interface is the table of one IP family. It is not safe for concurrent use, but Watch of a Runner may run
@@ -28,9 +32,9 @@ type Interface interface {
 // State is what the kernel holds of a table.
 type State struct {
 	// Fits says that the table has exactly the sets and base chains of the schema, and no element that the schema has no words
-	// for. If it does not, Unlike names what is missing, too many, or declared in another way.
+	// for. If it does not, Unlike says why, and of sets that are among that elements are not read.
 	Fits   bool
-	Unlike []string
+	Unlike []proxy.Difference
 
 	// Asleep says that no packet enters the table: somebody made it dormant.
 	Asleep bool
@@ -40,6 +44,24 @@ type State struct {
 
 	// Elements are those of each set that is as it should be, but for what packets add. A set of another kind is not in it.
 	Elements map[string][]Element
+}
+
+// Why says why the state does not fit.
+func (s *State) Why() string {
+	var texts []string
+	for _, x := range s.Unlike {
+		text := x.Object
+		if x.Detail != "" {
+			text += " (" + x.Detail + ")"
+		}
+		texts = append(texts, text)
+	}
+	return strings.Join(texts, ", ")
+}
+
+// isUnlike tells whether an object is among what does not fit.
+func (s *State) isUnlike(object string) bool {
+	return slices.ContainsFunc(s.Unlike, func(x proxy.Difference) bool { return x.Object == object })
 }
 
 // Element is an element as transactions write it: fields in the words of nft, joined by " . ". Of a prefix

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
-	"slices"
 	"strings"
 
 	"github.com/mdlayher/netlink"
@@ -45,12 +44,29 @@ func (r *Runner) Read(ctx context.Context) (*State, error) {
 	return nil, fmt.Errorf("read table %s: it changes all the time", r.table)
 }
 
+// Glance is Read for whoever can bear that of what others commit meanwhile only a part is there. Where commits come so often
+// that Read never sees the same twice, this one ends.
+func (r *Runner) Glance(ctx context.Context) (*State, error) {
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, fmt.Errorf("read table %s: %w", r.table, err)
+	}
+	defer func() { _ = c.Close() }()
+	state, err := (&reader{Conn: c, family: r.family, name: r.table, schema: r.schema, again: 1}).read(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read table %s: %w", r.table, err)
+	}
+	return state, nil
+}
+
 // reader reads a table in parts.
 type reader struct {
 	*netlink.Conn
 	family proxy.Family
 	name   string
 	schema *Schema
+	again  int  // how often a list is read anew that changed while it was read
+	frame  bool // without elements
 
 	disturbed bool // somebody committed while the table was read
 }
@@ -74,7 +90,7 @@ func (r *reader) read(ctx context.Context) (*State, error) {
 		}
 	}
 	for _, s := range r.schema.Sets {
-		if s.Packets || slices.Contains(state.Unlike, unlike(s.Name)) {
+		if s.Packets || r.frame || state.isUnlike(nameOf(s.Name)) {
 			continue
 		}
 		if err := errors.Join(ctx.Err(), r.elements(state, s)); err != nil {
@@ -122,15 +138,35 @@ func (r *reader) chains(to *State) error {
 				m.Number(unix.NFTA_CHAIN_POLICY) == nfAccept
 		}
 		if !fit[name] {
-			to.Unlike = append(to.Unlike, "chain "+name)
+			to.unlike(r.schema.isBase(name), "chain "+name, "it is called at another place, or what passes it is dropped")
 		}
 	}
 	for _, want := range r.schema.Chains {
-		if _, found := fit[want.Name]; !found {
-			to.Unlike = append(to.Unlike, "chain "+want.Name)
+		if _, found := fit[want.Name]; found {
+			continue
 		}
+		_, there := to.Chains[want.Name]
+		to.lacks(there, "chain "+want.Name, "no packet is led to it")
 	}
 	return nil
+}
+
+// unlike notes an object that is there and, if it is known, should be otherwise.
+func (s *State) unlike(known bool, object, detail string) {
+	if !known {
+		s.Unlike = append(s.Unlike, proxy.Difference{Kind: proxy.Foreign, Object: object})
+		return
+	}
+	s.Unlike = append(s.Unlike, proxy.Difference{Kind: proxy.Altered, Object: object, Detail: detail})
+}
+
+// lacks notes an object that should be there and, if something of that name is, should be otherwise.
+func (s *State) lacks(there bool, object, detail string) {
+	if there {
+		s.unlike(true, object, detail)
+		return
+	}
+	s.Unlike = append(s.Unlike, proxy.Difference{Kind: proxy.Missing, Object: object})
 }
 
 // Of the kernel's linux/netfilter/nf_tables.h.
@@ -160,19 +196,19 @@ func (r *reader) sets(to *State) error {
 		}
 		found[name] = true
 		if s := r.schema.Set(name); s == nil || !s.isDeclaredBy(m, r.family) {
-			to.Unlike = append(to.Unlike, unlike(name))
+			to.unlike(s != nil, nameOf(name), "it is declared in another way")
 		}
 	}
 	for _, want := range r.schema.Sets {
 		if !found[want.Name] {
-			to.Unlike = append(to.Unlike, unlike(want.Name))
+			to.lacks(false, nameOf(want.Name), "")
 		}
 	}
 	return nil
 }
 
-// unlike is how State names a set.
-func unlike(set string) string { return "set " + set }
+// nameOf is how State names a set.
+func nameOf(set string) string { return "set " + set }
 
 func (s *Set) isDeclaredBy(m nfwatch.Message, f proxy.Family) bool {
 	flags := uint32(0)
@@ -219,7 +255,7 @@ func (r *reader) elements(to *State, s *Set) error {
 		for _, raw := range elements {
 			e, err := s.element(raw.Data, r.family)
 			if err != nil {
-				to.Unlike = append(to.Unlike, fmt.Sprintf("an element of set %s (%v)", s.Name, err))
+				to.unlike(true, nameOf(s.Name), fmt.Sprintf("it has an element of another form: %v", err))
 				return nil
 			}
 			all = append(all, e)
@@ -399,21 +435,32 @@ func (r *reader) ask(kind uint16, flags netlink.HeaderFlags, attrs ...netlink.At
 	if err != nil {
 		return nil, err
 	}
-	answers, err := r.Execute(netlink.Message{
+	request := netlink.Message{
 		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), Flags: netlink.Request | flags},
 		Data:   append(nfgenmsg(r.family), data...),
-	})
-	if err != nil {
-		return nil, err
 	}
-	var messages []nfwatch.Message
+	for again := r.again; ; again-- {
+		messages, interrupted, err := r.once(request)
+		if err != nil || !interrupted || again <= 0 {
+			r.disturbed = r.disturbed || interrupted
+			return messages, err
+		}
+	}
+}
+
+// once asks, and tells whether what was listed changed meanwhile.
+func (r *reader) once(request netlink.Message) (messages []nfwatch.Message, interrupted bool, err error) {
+	answers, err := r.Execute(request)
+	if err != nil {
+		return nil, false, err
+	}
 	for _, answer := range answers {
-		r.disturbed = r.disturbed || answer.Header.Flags&netlink.DumpInterrupted != 0
+		interrupted = interrupted || answer.Header.Flags&netlink.DumpInterrupted != 0
 		if m, ok := nfwatch.ParseMessage(answer); ok {
 			messages = append(messages, m)
 		}
 	}
-	return messages, nil
+	return messages, interrupted, nil
 }
 
 func text(kind uint16, value string) netlink.Attribute {

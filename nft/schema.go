@@ -133,6 +133,11 @@ func (s *Schema) Set(name string) *Set {
 	return nil
 }
 
+// isBase tells whether packets enter the table at a chain of that name.
+func (s *Schema) isBase(chain string) bool {
+	return slices.ContainsFunc(s.Chains, func(c BaseChain) bool { return c.Name == chain })
+}
+
 // Declare adds the table with its sets and base chains, without rules, to a transaction.
 func (s *Schema) Declare(tx *knftables.Transaction, f proxy.Family, flags ...knftables.TableFlag) {
 	tx.Add(&knftables.Table{Flags: flags})

@@ -8,73 +8,79 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/sluice-proxy/sluice/nft"
+	"github.com/sluice-proxy/sluice/proxy"
 )
 
-// damage is what a doubt was about: how the table that was found differs from what is wanted. What changed in the
-// cluster since the last Apply is in it too.
-type damage struct{ missing, altered, foreign names }
-
-// names are those of chains and elements: some of them, and how many there are.
-type names struct {
-	some []string
-	n    int
-}
-
-// maxNames is how many names are told.
-const maxNames = 5
-
-func (n *names) add(name string) {
-	if n.n++; n.n <= maxNames {
-		n.some = append(n.some, name)
+// damage is how a table that was found differs from what is wanted: chains, and the edits that would mend its elements.
+func (d *dataplane) damage(found *nft.State, want []nft.Chain, all []*change, common nft.Edits, obsolete []nft.Edit) []proxy.Difference {
+	var list nft.Damage
+	if found.Asleep {
+		list.Add(proxy.Altered, "table "+Table, "it is dormant", "")
 	}
-}
-
-// String is what the log says.
-func (n *names) String() string {
-	text := strings.Join(n.some, ", ")
-	if more := n.n - len(n.some); more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
-	}
-	return text
-}
-
-// chain notes that a chain has other rules than it should, or is not there.
-func (d *damage) chain(name string, there bool) {
-	if there {
-		d.altered.add("chain " + name)
-	} else {
-		d.missing.add("chain " + name)
-	}
-}
-
-// edits notes elements that are about to be mended.
-func (d *damage) edits(list []nft.Edit) {
-	for _, x := range list {
-		switch {
-		case x.Old == nil:
-			d.missing.add(textOf(x.Place, x.New))
-		case x.New == nil:
-			d.foreign.add(textOf(x.Place, x.Old))
-		default:
-			d.altered.add(textOf(x.Place, x.New))
+	list.Chains(found, want)
+	lacking := map[spec]bool{}
+	for _, s := range leads(all) {
+		if _, there := found.Chains[s.name()]; !there && !lacking[s] {
+			lacking[s] = true
+			list.Add(proxy.Missing, "chain "+s.name(), "", "")
 		}
 	}
-}
-
-// textOf is what an element is and whose.
-func textOf(p nft.Place, c *nft.Content) string {
-	if c.Comment == "" {
-		return fmt.Sprintf("%s { %s }", p.Set.Name, p.Key)
+	for name := range d.held.idle {
+		if !nameOfSpec.MatchString(name) {
+			list.Add(proxy.Foreign, "chain "+name, "", "")
+		}
 	}
-	return fmt.Sprintf("%s { %s } of %s", p.Set.Name, p.Key, c.Comment)
+	for _, c := range all {
+		list.Edits(c.edits.List)
+	}
+	list.Edits(common.List)
+	list.Edits(obsolete)
+	return list.List
 }
 
-// tell logs what a doubt was about, once.
-func (d *dataplane) tell(ctx context.Context, found *damage) {
+// maxNames is how many names of a kind are told.
+const maxNames = 5
+
+// tell logs what a doubt was about, once. What changed in the cluster since the last Apply is in it too.
+func (d *dataplane) tell(ctx context.Context, found []proxy.Difference) {
 	if !d.doubted {
 		return
 	}
 	d.doubted = false
 	klog.FromContext(ctx).Info("Compared the table after a doubt", "table", Table,
-		"missing", found.missing.String(), "altered", found.altered.String(), "foreign", found.foreign.String())
+		"missing", names(found, proxy.Missing), "altered", names(found, proxy.Altered), "foreign", names(found, proxy.Foreign))
+}
+
+// names are those of some differences of a kind.
+func names(found []proxy.Difference, kind proxy.DifferenceKind) string {
+	var some []string
+	more := -maxNames
+	for _, x := range found {
+		if x.Kind != kind {
+			continue
+		}
+		if more++; more <= 0 {
+			some = append(some, nameOf(x))
+		}
+	}
+	text := strings.Join(some, ", ")
+	if more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+func nameOf(x proxy.Difference) string {
+	if x.Service == "" {
+		return x.Object
+	}
+	return x.Object + " of " + x.Service
+}
+
+// unlike says why a table cannot be mended.
+func (d *dataplane) unlike(found *nft.State) string {
+	if d.beyond == nil {
+		return found.Why()
+	}
+	return strings.TrimPrefix(found.Why()+", "+d.beyond.Error(), ", ")
 }

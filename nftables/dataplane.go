@@ -19,7 +19,7 @@ import (
 // else's changes of rules while it takes one.
 const maxElements = 2000
 
-// dataplane writes one family's table. It implements proxy.Dataplane, proxy.Watcher and proxy.Rememberer.
+// dataplane writes one family's table. It implements proxy.Dataplane, proxy.Watcher, proxy.Inspector, proxy.Shower and proxy.Rememberer.
 type dataplane struct {
 	cfg    Config
 	family proxy.Family

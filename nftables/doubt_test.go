@@ -127,11 +127,11 @@ func TestKernelHarmIsNoticedNamedAndMended(t *testing.T) {
 			table(w, "delete set %s hairpin")
 		}, "nat-postrouting", []string{`unlike="set hairpin"`}},
 		{"map flushed", func(w *watched) { table(w, "flush map %s services") }, "deleted an element in set services of table sluice",
-			[]string{`missing="services { `, ` more"`, `altered=""`}},
+			[]string{`missing="map services { `, ` more"`, `altered=""`}},
 		{"element deleted", func(w *watched) { w.nft("delete element %s cluster-ips { %s }", w.f.addr("10.96.1.7")) },
 			"deleted an element in set cluster-ips of table sluice", []string{"of ns/s6", `foreign=""`}},
 		{"element added", func(w *watched) { w.nft("add element %s cluster-ips { %s }", w.f.addr("192.0.2.7")) },
-			"wrote an element in set cluster-ips of table sluice", []string{`missing=""`, `foreign="cluster-ips { `}},
+			"wrote an element in set cluster-ips of table sluice", []string{`missing=""`, `foreign="set cluster-ips { `}},
 		{"rule added", func(w *watched) { table(w, "insert rule %s filter-forward drop") }, "wrote a rule in chain filter-forward",
 			[]string{`altered="chain filter-forward"`}},
 		{"chain added", func(w *watched) { table(w, "add chain %s other") }, "wrote chain other of table sluice", []string{`missing=""`}},

@@ -86,7 +86,7 @@ func (l *ledger) recover(n *numbers, sp *proxy.ServicePort) *port {
 		key, sets := frontendKeyOf(sp.Name.Protocol, f), familyOf(f)
 		for _, pool := range []proxy.Pool{proxy.ClusterPool, proxy.LocalPool} {
 			if p.orders[pool] == nil {
-				p.orders[pool] = l.order(sets.slots, key, pool)
+				p.orders[pool] = l.order(sets.slots, key, pool, len(sp.Backends(pool)))
 			}
 		}
 		if sp.Affinity > 0 && p.sticky == nil {
@@ -96,20 +96,26 @@ func (l *ledger) recover(n *numbers, sp *proxy.ServicePort) *port {
 	return p
 }
 
-// order reads the slots of a frontend.
-func (l *ledger) order(in *nft.Set, key string, pool proxy.Pool) order {
+// order reads the slots of a frontend: at least as many as there should be, for one in between may be gone. Such a hole has no
+// address. It is nil if there are no slots.
+func (l *ledger) order(in *nft.Set, key string, pool proxy.Pool, wanted int) order {
 	var o order
-	for {
-		e := l.places[nft.Place{Set: in, Key: key + " . " + slot(pool, len(o))}]
-		if e == nil {
-			return o
+	found := false
+	for i := 0; ; i++ {
+		e := l.places[nft.Place{Set: in, Key: key + " . " + slot(pool, i)}]
+		if e == nil && i >= wanted {
+			break
 		}
-		addr, ok := parseBackend(e.Value)
-		if !ok {
-			return o
+		var addr netip.AddrPort
+		if e != nil {
+			addr, found = parseBackend(e.Value), true
 		}
 		o = append(o, addr)
 	}
+	if !found {
+		return nil
+	}
+	return o
 }
 
 // sticky reads the numbers of a ServicePort and its backends, nil if there are none.
@@ -137,14 +143,18 @@ func (l *ledger) sticky(n *numbers, in *nft.Set, key string, sp *proxy.ServicePo
 	return s
 }
 
-func parseBackend(value string) (netip.AddrPort, bool) {
+// parseBackend is the zero AddrPort for what is none.
+func parseBackend(value string) netip.AddrPort {
 	addr, port, _ := strings.Cut(value, " . ")
 	a, err := netip.ParseAddr(addr)
 	if err != nil {
-		return netip.AddrPort{}, false
+		return netip.AddrPort{}
 	}
 	p, err := strconv.ParseUint(port, 10, 16)
-	return netip.AddrPortFrom(a, uint16(p)), err == nil
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(a, uint16(p))
 }
 
 // parseClass reads the two halves of a classid.

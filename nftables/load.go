@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -26,19 +25,17 @@ func (d *dataplane) load(ctx context.Context, target *proxy.Snapshot) ([]shelf.O
 	}
 	d.held = d.holdNothing(target.Node())
 	if found == nil {
-		var all damage
-		all.missing.add("all of it")
-		d.tell(ctx, &all)
+		d.tell(ctx, []proxy.Difference{{Kind: proxy.Missing, Object: "all of it"}})
 		return d.begin(ctx, d.table.NewTransaction(), target)
 	}
 	if err := d.wake(ctx, found); err != nil {
 		return nil, err
 	}
 	if d.beyond != nil {
-		found.Fits, found.Unlike = false, append(found.Unlike, d.beyond.Error())
+		found.Fits = false
 	}
 	if !found.Fits {
-		klog.FromContext(ctx).Info("Replacing a table of another layout", "table", Table, "unlike", strings.Join(found.Unlike, ", "))
+		klog.FromContext(ctx).Info("Replacing a table of another layout", "table", Table, "unlike", d.unlike(found))
 		d.doubted = false
 		return d.replace(ctx, target)
 	}
@@ -121,20 +118,16 @@ func (d *dataplane) adopt(ctx context.Context, target *proxy.Snapshot, found *nf
 	if len(refused) > 0 {
 		return refused, nil
 	}
-	var differs damage
-	if found.Asleep {
-		differs.altered.add("table " + Table + ", which was dormant")
-	}
-	if err := d.adoptChains(ctx, all, found, &differs); err != nil {
-		return nil, err
-	}
+	h.refusing = h.writer.refuses(found)
+	want := d.claimChains(all, found)
 	common, obsolete := l.rest(h.owners)
-	for _, c := range all {
-		differs.edits(c.edits.List)
+	if d.doubted {
+		d.tell(ctx, d.damage(found, want, all, common, obsolete))
 	}
-	differs.edits(common.List)
-	differs.edits(obsolete)
-	d.tell(ctx, &differs)
+	was := slices.DeleteFunc(slices.Clone(want), func(c nft.Chain) bool { return !c.Is(found) })
+	if err := d.rewrite(ctx, was, want); err != nil {
+		return nil, fmt.Errorf("write rules: %w", err)
+	}
 	if err := d.commit(ctx, d.table.NewTransaction(), []*change{{edits: common}}, d.batch); err != nil {
 		return nil, err
 	}
@@ -150,29 +143,32 @@ func (d *dataplane) adopt(ctx context.Context, target *proxy.Snapshot, found *nf
 	return nil, nil
 }
 
-// adoptChains makes the chains that are there what they should be. Those that are wanted and not there come with what
-// leads to them; those that are not wanted go later.
-func (d *dataplane) adoptChains(ctx context.Context, all []*change, found *nft.State, differs *damage) error {
-	h, there := d.held, found.Chains
-	// One chain that refuses is proof enough: what is amiss with the others is mended.
-	patient := h.writer.filter(false)
-	for i, c := range h.writer.filter(true) {
-		h.refusing = h.refusing || c.Is(found) && !slices.Equal(c.Rules, patient[i].Rules)
+// refuses tells whether the rules that refuse are there. One chain that refuses is proof enough: what is amiss with the others is
+// mended.
+func (w writer) refuses(found *nft.State) bool {
+	patient := w.filter(false)
+	for i, c := range w.filter(true) {
+		if c.Is(found) && !slices.Equal(c.Rules, patient[i].Rules) {
+			return true
+		}
 	}
-	want := h.writer.fixed(h.refusing)
+	return false
+}
+
+// claimChains are the chains that are wanted and there, and those that are wanted whatever there is. Others that are wanted come
+// with what leads to them; those that are not wanted go later.
+func (d *dataplane) claimChains(all []*change, found *nft.State) (want []nft.Chain) {
+	h, there := d.held, found.Chains
+	want = h.writer.fixed(h.refusing)
 	known := map[string]bool{}
 	for _, c := range want {
 		known[c.Name] = true
 	}
-	for _, c := range all {
-		for _, p := range c.ports {
-			for _, s := range p.lead {
-				if _, ok := there[s.name()]; ok && !known[s.name()] {
-					known[s.name()] = true
-					h.chains[s] = 0
-					want = append(want, h.writer.chain(s))
-				}
-			}
+	for _, s := range leads(all) {
+		if _, ok := there[s.name()]; ok && !known[s.name()] {
+			known[s.name()] = true
+			h.chains[s] = 0
+			want = append(want, h.writer.chain(s))
 		}
 	}
 	for name := range there {
@@ -180,17 +176,15 @@ func (d *dataplane) adoptChains(ctx context.Context, all []*change, found *nft.S
 			h.idle[name] = d.now()
 		}
 	}
-	var was []nft.Chain
-	for _, c := range want {
-		if c.Is(found) {
-			was = append(was, c)
-			continue
+	return want
+}
+
+// leads are the chains that elements lead to, each as often as they do.
+func leads(all []*change) (list []spec) {
+	for _, c := range all {
+		for _, p := range c.ports {
+			list = append(list, p.lead...)
 		}
-		_, here := there[c.Name]
-		differs.chain(c.Name, here)
 	}
-	if err := d.rewrite(ctx, was, want); err != nil {
-		return fmt.Errorf("write rules: %w", err)
-	}
-	return nil
+	return list
 }

@@ -16,7 +16,10 @@ import (
 // answerLimit is how long an answer may take. To compare all that a large cluster has in the kernel takes a while.
 const answerLimit = 5 * time.Minute
 
-// askProxy has the proxy that runs in this network namespace answer.
+// kernelDiffers is the header of an answer that says that something is not as it should be in the kernel.
+const kernelDiffers = "Sluice-Kernel-Differs"
+
+// askProxy has the proxy that runs in this network namespace answer. After an answer with kernelDiffers it gives differs.
 func askProxy(ctx context.Context, path string, values url.Values, w io.Writer) error {
 	address := url.URL{Scheme: "http", Host: "node", Path: path, RawQuery: values.Encode()}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
@@ -38,5 +41,8 @@ func askProxy(ctx context.Context, path string, values url.Values, w io.Writer) 
 		return errors.New(strings.TrimSpace(string(said)))
 	}
 	_, err = io.Copy(w, response.Body)
+	if err == nil && response.Header.Get(kernelDiffers) != "" {
+		return differs
+	}
 	return err
 }

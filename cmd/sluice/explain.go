@@ -30,8 +30,8 @@ func newExplainCommand(root *config.Options) *cobra.Command {
 		Short: "Say what becomes of a new connection on this node, or what the node does for a Service, and why",
 		Long: "Say what becomes of a new connection on this node, or what the node does for a Service, and why: which\n" +
 			"Service it is for, what kind of client it comes from, which endpoints it may reach and why not the others,\n" +
-			"and what address they see. The Sluice that runs on the node is asked; with --manifest-dir or\n" +
-			"--bundle, files are read.",
+			"and what address they see. The Sluice that runs on the node is asked, and looks what implements that in the\n" +
+			"kernel; the exit code is 2 if that is not as it should be. With --manifest-dir or --bundle, files are read.",
 		Args:          cobra.MaximumNArgs(1),
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -51,7 +51,8 @@ func newExplainCommand(root *config.Options) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return q.write(cmd.OutOrStdout(), of)
+				_, err = q.write(cmd.OutOrStdout(), of, nobodyLooks)
+				return err
 			}
 			if options.Own.ManifestDir == "" {
 				return askProxy(cmd.Context(), "/explain", q.values(), cmd.OutOrStdout())
@@ -60,7 +61,8 @@ func newExplainCommand(root *config.Options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return q.write(cmd.OutOrStdout(), of)
+			_, err = q.write(cmd.OutOrStdout(), of, nobodyLooks)
+			return err
 		},
 	}
 	cmd.Flags().AddFlagSet(flags)
@@ -75,13 +77,23 @@ func newExplainCommand(root *config.Options) *cobra.Command {
 
 // viewsOfFiles are what would be served on this node from a directory.
 func viewsOfFiles(ctx context.Context, options *config.Options) (views, error) {
-	if err := options.Complete(); err != nil {
-		return nil, err
-	}
-	cfg, err := options.Validate()
+	cfg, err := validated(options)
 	if err != nil {
 		return nil, err
 	}
+	return viewsOf(ctx, cfg)
+}
+
+// validated is the configuration that options make.
+func validated(options *config.Options) (*config.Config, error) {
+	if err := options.Complete(); err != nil {
+		return nil, err
+	}
+	return options.Validate()
+}
+
+// viewsOf are what would be served on this node from the configuration's directory.
+func viewsOf(ctx context.Context, cfg *config.Config) (views, error) {
 	tracker := track.New(track.Config{ExternalIPs: cfg.ExternalIPs})
 	files, err := manifest.New(cfg.ManifestDir, tracker)
 	if err != nil {

@@ -81,6 +81,9 @@ func TestKernelExplainAsksTheProxyOfTheNode(t *testing.T) {
 		says("10.96.0.80:80  cluster IP", append(more, "default/web")...)
 		fails("this node serves no Service default/bew", append(more, "default/bew")...)
 	}
+	says("kernel      agrees, in mode nftables", "--from=10.1.0.9", "--to=10.96.0.80:80")
+	says("map services { 10.96.0.80 . tcp . 80 }", "default/web")
+	says(`"agrees": true`, "default/web", "-o=json")
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}

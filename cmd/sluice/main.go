@@ -65,7 +65,10 @@ func newCommand() *cobra.Command {
 	root.SetGlobalNormalizationFunc(normalize)
 	options.AddFlags(root.Flags())
 	options.AddLogFlags(root.PersistentFlags())
-	root.AddCommand(newCheckCommand(options), newExplainCommand(options), newTraceCommand(options), newBundleCommand(options), newCleanupCommand(options), newVersionCommand())
+	root.AddCommand(
+		newCheckCommand(options), newExplainCommand(options), newTraceCommand(options), newDiffCommand(options), newBundleCommand(options),
+		newCleanupCommand(options), newVersionCommand(),
+	)
 	return root
 }
 

@@ -53,47 +53,66 @@ func checkOutput(form string) error {
 	return nil
 }
 
-// write writes the answer.
-func (q question) write(w io.Writer, of views) error {
+// look finds what implements frontends of a ServicePort in the kernel; nil if nobody looks.
+type look func(f proxy.Family, port *proxy.ServicePort, frontends []proxy.Frontend) *explain.Kernel
+
+// nobodyLooks is for answers that are about files.
+func nobodyLooks(proxy.Family, *proxy.ServicePort, []proxy.Frontend) *explain.Kernel { return nil }
+
+// write writes the answer, and tells whether the kernel agrees with it.
+func (q question) write(w io.Writer, of views, look look) (agrees bool, err error) {
 	if err := q.check(); err != nil {
-		return err
+		return false, err
 	}
 	if q.service != "" {
-		return q.writeService(w, of)
+		return q.writeService(w, of, look)
 	}
 	p, err := q.packet()
 	if err != nil {
-		return err
+		return false, err
 	}
 	family := proxy.FamilyOf(p.To.Addr())
 	view := of(family)
 	if view == nil {
-		return fmt.Errorf("nothing of %v is served on this node yet", family)
+		return false, fmt.Errorf("nothing of %v is served on this node yet", family)
+	}
+	answer := view.Packet(p)
+	if answer.Frontend != nil && view.Refusal(answer.Port.Name) == nil {
+		answer.Kernel = look(family, answer.Port, []proxy.Frontend{*answer.Frontend})
 	}
 	if q.output == "json" {
-		return explain.WriteJSON(w, view.Packet(p))
+		return answer.Kernel.Agrees(), explain.WriteJSON(w, answer)
 	}
-	return explain.WriteText(w, view.Packet(p))
+	return answer.Kernel.Agrees(), explain.WriteText(w, answer)
 }
 
-func (q question) writeService(w io.Writer, of views) error {
+func (q question) writeService(w io.Writer, of views, look look) (agrees bool, err error) {
 	name, err := serviceName(q.service)
 	if err != nil {
-		return err
+		return false, err
 	}
+	agrees = true
 	var ports []explain.PortAnswer
 	for _, f := range proxy.Families {
-		if view := of(f); view != nil {
-			ports = append(ports, view.Service(name)...)
+		view := of(f)
+		if view == nil {
+			continue
+		}
+		for _, a := range view.Service(name) {
+			if a.SetAside == nil {
+				a.Kernel = look(f, a.Port, a.Port.Frontends)
+			}
+			agrees = agrees && a.Kernel.Agrees()
+			ports = append(ports, a)
 		}
 	}
 	if len(ports) == 0 {
-		return fmt.Errorf("this node serves no Service %v", name)
+		return false, fmt.Errorf("this node serves no Service %v", name)
 	}
 	if q.output == "json" {
-		return explain.WriteServiceJSON(w, ports)
+		return agrees, explain.WriteServiceJSON(w, ports)
 	}
-	return explain.WriteService(w, ports)
+	return agrees, explain.WriteService(w, ports)
 }
 
 func serviceName(text string) (proxy.ServiceName, error) {

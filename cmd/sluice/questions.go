@@ -3,10 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"sync/atomic"
 
 	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/audit"
 	"github.com/sluice-proxy/sluice/proxy/explain"
 	"github.com/sluice-proxy/sluice/proxy/loop"
 	"github.com/sluice-proxy/sluice/proxy/policy"
@@ -15,6 +18,8 @@ import (
 // questions answers what root asks about the node. It reads what is immutable, so that nobody waits for it.
 type questions struct {
 	deaf
+	mode  string
+	audit *audit.Auditor
 	input func(proxy.ServiceName) policy.Input
 	relay bool                                              // a relay is told of what is applied
 	views [len(proxy.Families)]atomic.Pointer[explain.View] // what was applied last; nil: nothing yet
@@ -26,16 +31,68 @@ func (q *questions) Applied(_ context.Context, a loop.Applied) {
 
 func (q *questions) view(f proxy.Family) *explain.View { return q.views[f].Load() }
 
+// applied is what the auditor compares the kernel with.
+func (q *questions) applied(f proxy.Family) *audit.Applied {
+	view := q.view(f)
+	if view == nil {
+		return nil
+	}
+	return &audit.Applied{Snapshot: view.Snapshot, SetAside: view.SetAside}
+}
+
+// differences compares the kernel with what was applied, in all families.
+func (q *questions) differences(ctx context.Context) (audit.Report, error) {
+	report := audit.NewReport(q.mode)
+	for _, f := range q.audit.Families() {
+		list, err := q.audit.Compare(ctx, f)
+		if err != nil {
+			return report, fmt.Errorf("compare the kernel in %v: %w", f, err)
+		}
+		report.Add(f, list)
+	}
+	return report, nil
+}
+
+// kernel is the value of a question that says, with no, that the kernel is not to be looked at.
+const kernel = "kernel"
+
+// look looks at the kernel for an answer.
+func (q *questions) look(ctx context.Context) look {
+	return func(f proxy.Family, port *proxy.ServicePort, frontends []proxy.Frontend) *explain.Kernel {
+		objects, err := q.audit.Show(ctx, f, port, frontends)
+		if errors.Is(err, audit.ErrCannotShow) {
+			return nil
+		}
+		return &explain.Kernel{Mode: q.mode, Objects: objects, Err: err}
+	}
+}
+
 // handler answers questions that come over HTTP.
 func (q *questions) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /explain", func(w http.ResponseWriter, r *http.Request) {
 		var body bytes.Buffer
-		if err := questionOf(r.URL.Query()).write(&body, q.view); err != nil {
+		look := q.look(r.Context())
+		if r.URL.Query().Get(kernel) == "no" {
+			look = nobodyLooks
+		}
+		agrees, err := questionOf(r.URL.Query()).write(&body, q.view, look)
+		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
+		if !agrees {
+			w.Header().Set(kernelDiffers, "yes")
+		}
 		_, _ = w.Write(body.Bytes()) // the client may be gone
+	})
+	mux.HandleFunc("GET /diff", func(w http.ResponseWriter, r *http.Request) {
+		report, err := q.differences(r.Context())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		_ = report.WriteJSON(w) // the client may be gone
 	})
 	return mux
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/sluice-proxy/sluice/nft"
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/ask"
+	"github.com/sluice-proxy/sluice/proxy/audit"
 	"github.com/sluice-proxy/sluice/proxy/healthcheck"
 	"github.com/sluice-proxy/sluice/proxy/history"
 	"github.com/sluice-proxy/sluice/proxy/loop"
@@ -221,7 +222,8 @@ func (p *proxier) serve(ctx context.Context, group *errgroup.Group, o origin) er
 		Mode: p.mode.name, Changes: p.changes, Client: p.requests, Silence: source.silence, Build: build(), Features: features(p.cfg.Gates),
 	})
 	p.metrics.Clients(p.remembered())
-	p.questions = &questions{input: p.tracker.Input, relay: p.mode.name != iptables.Name}
+	p.questions = &questions{mode: p.mode.name, input: p.tracker.Input, relay: p.mode.name != iptables.Name}
+	p.questions.audit = audit.New(inspectors(p.dataplanes), p.questions.applied)
 	p.history = history.New(time.Now)
 	p.relay = relay.New(relay.Config{Failed: p.metrics.RelayFailed, AsNode: p.mode.relays})
 	p.health = healthcheck.New(healthcheck.Config{
@@ -248,6 +250,7 @@ func (p *proxier) serve(ctx context.Context, group *errgroup.Group, o origin) er
 		Dataplanes:  p.dataplanes,
 		MinInterval: p.cfg.MinSyncPeriod,
 		Observers:   p.observers(),
+		Audit:       p.audits,
 	}).Run(ctx)
 	p.health.CloseServices()
 	p.relay.Close()

@@ -123,8 +123,10 @@ func namesOf(ctx context.Context, q question, flow nft.Flow) (trace.Names, strin
 		q.from = "outside"
 	}
 	q.output = "json"
+	values := q.values()
+	values.Set(kernel, "no")
 	var body bytes.Buffer
-	if err := askProxy(ctx, "/explain", q.values(), &body); err != nil {
+	if err := askProxy(ctx, "/explain", values, &body); err != nil {
 		return nil, fmt.Sprintf("not known here (%v)", err)
 	}
 	var answer struct {

@@ -2,6 +2,7 @@ package ipvs_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -152,6 +153,19 @@ func TestKernelAffinityLeavesDrainingBackend(t *testing.T) {
 	})
 }
 
+// differences are what an inspection finds, each as "kind object".
+func (s *site) differences() (found []string) {
+	s.t.Helper()
+	s.must(s.Node.Do(func() error {
+		list, err := s.dataplane.(proxy.Inspector).Inspect(s.t.Context(), proxy.NewSnapshot(s.node, s.ports))
+		for _, x := range list {
+			found = append(found, x.Kind.String()+" "+x.Object)
+		}
+		return err
+	}))
+	return found
+}
+
 // TestKernelDamageIsNoticedAndRepaired lets somebody else spoil each thing that the mode needs.
 func TestKernelDamageIsNoticedAndRepaired(t *testing.T) {
 	each(t, func(t *testing.T, s *site) {
@@ -172,22 +186,27 @@ func TestKernelDamageIsNoticedAndRepaired(t *testing.T) {
 		}()
 		time.Sleep(moment) // what happens before it watches is not noticed
 		web, pod := "-t "+s.text(vip, 80), s.pods(s.Pods[0])[0].Addr.String()
-		for _, damage := range []string{
-			"ip FAMILY rule del priority 8",
-			"ip FAMILY rule del priority 7",
-			"ip FAMILY route flush table 21338",
-			"ip link set lo down",
-			"ipvsadm -C",
-			"ipvsadm -D " + web,
-			"ipvsadm -E " + web + " -s lc",
-			"ipvsadm -E " + web + " -s rr -p 60",
-			"ipvsadm -d " + web + " -r " + pod,
-			"ipvsadm -e " + web + " -r " + pod + " -m -w 0",
-			"ipvsadm -e " + web + " -r " + pod + " -m -w 9",
-			"ipvsadm -e " + web + " -r " + pod + " -m -w 1 -x 1",
-			"ipvsadm -a " + web + " -r " + s.text(external, 1) + " -m",
-			"nft flush ruleset",
+		server, backend := "virtual server "+s.text(vip, 80)+"/tcp", " backend "+pod
+		if found := s.differences(); len(found) > 0 {
+			t.Errorf("in the beginning: %q", found)
+		}
+		for _, x := range []struct{ damage, named string }{
+			{"ip FAMILY rule del priority 8", "missing rule of priority 8"},
+			{"ip FAMILY rule del priority 7", "missing rule of priority 7"},
+			{"ip FAMILY route flush table 21338", "missing route to everything of table 21338"},
+			{"ip link set lo down", "missing route to "}, // which of them, the families differ in
+			{"ipvsadm -C", "missing " + server},
+			{"ipvsadm -D " + web, "missing " + server},
+			{"ipvsadm -E " + web + " -s lc", "altered " + server},
+			{"ipvsadm -E " + web + " -s rr -p 60", "altered " + server},
+			{"ipvsadm -d " + web + " -r " + pod, "missing " + server + backend},
+			{"ipvsadm -e " + web + " -r " + pod + " -m -w 0", "altered " + server + backend},
+			{"ipvsadm -e " + web + " -r " + pod + " -m -w 9", "altered " + server + backend},
+			{"ipvsadm -e " + web + " -r " + pod + " -m -w 1 -x 1", "altered " + server + backend},
+			{"ipvsadm -a " + web + " -r " + s.text(external, 1) + " -m", "foreign " + server + " backend " + s.text(external, 1)},
+			{"nft flush ruleset", "missing table " + ipvs.Table},
 		} {
+			damage := x.damage
 			family := "-4"
 			if s.family == proxy.IPv6 {
 				family = "-6"
@@ -202,9 +221,18 @@ func TestKernelDamageIsNoticedAndRepaired(t *testing.T) {
 			case <-time.After(3 * patience):
 				t.Fatalf("%s: not noticed", damage)
 			}
+			named := func(found string) bool {
+				return found == x.named || strings.HasSuffix(x.named, " ") && strings.HasPrefix(found, x.named)
+			}
+			if found := s.differences(); !slices.ContainsFunc(found, named) {
+				t.Errorf("%s: an inspection finds %q, and not %q", damage, found, x.named)
+			}
 			s.dataplane.Resync("doubt")
 			if n := s.apply(); n == 0 {
 				t.Errorf("%s: nothing was repaired", damage)
+			}
+			if found := s.differences(); len(found) > 0 {
+				t.Errorf("%s: after the repair an inspection finds %q", damage, found)
 			}
 			for _, from := range []*lab.Host{s.Client, s.Pods[0], s.Node} {
 				s.reach(from, s.in(vip, 80), proxy.TCP, s.Pods...)

@@ -206,17 +206,26 @@ func (r *Router) Traces() ([]string, error) {
 		return nil, fmt.Errorf("list rules and routes: %w", err)
 	}
 	var all []string
-	for _, x := range have.rules {
-		all = append(all, fmt.Sprintf("routing: %v, rule of priority %d", r.family, x.Priority))
+	for _, name := range have.names() {
+		all = append(all, fmt.Sprintf("routing: %v, %s", r.family, name))
 	}
-	for _, x := range have.routes {
+	return all, nil
+}
+
+// names are those of rules and routes.
+func (f found) names() []string {
+	var all []string
+	for _, x := range f.rules {
+		all = append(all, fmt.Sprintf("rule of priority %d", x.Priority))
+	}
+	for _, x := range f.routes {
 		to := "everything"
 		if d := destination(x); d != "0" {
 			to = d
 		}
-		all = append(all, fmt.Sprintf("routing: %v, route to %s of table %d", r.family, to, x.Table))
+		all = append(all, fmt.Sprintf("route to %s of table %d", to, x.Table))
 	}
-	return all, nil
+	return all
 }
 
 // Remove removes all rules and routes that are ours.

@@ -46,6 +46,9 @@ type Answer struct {
 	MasqueradeWhy string // of all backends but those that are the client itself
 	Backends      []Backend
 	Affinity      time.Duration // how long a client keeps its backend; 0: for one connection only
+
+	// Kernel is what implements that in the kernel, nil if nobody looked.
+	Kernel *Kernel
 }
 
 // Backend is where a packet may go.

@@ -90,8 +90,8 @@ func (v View) without(p Packet) (Fate, string) {
 	return Ignored, "no Service has such an address and port"
 }
 
-// refusal is why the kernel refused a ServicePort, nil if it did not.
-func (v View) refusal(name proxy.ServicePortName) error {
+// Refusal is why the kernel refused a ServicePort, nil if it did not.
+func (v View) Refusal(name proxy.ServicePortName) error {
 	if i := slices.IndexFunc(v.SetAside, func(s proxy.SetAside) bool { return s.Name == name }); i >= 0 {
 		return v.SetAside[i].Err
 	}
@@ -108,7 +108,7 @@ func (v View) candidates(name proxy.ServicePortName) []policy.Candidate {
 
 // decide fills in what becomes of a packet to a frontend.
 func (v View) decide(a *Answer) {
-	if err := v.refusal(a.Port.Name); err != nil {
+	if err := v.Refusal(a.Port.Name); err != nil {
 		a.Why = fmt.Sprintf("the kernel refused %v, which is not served: %v", a.Port.Name, err)
 		return
 	}

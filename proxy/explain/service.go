@@ -16,6 +16,7 @@ type PortAnswer struct {
 	Port       *proxy.ServicePort
 	Candidates []policy.Candidate // nil if they are not known
 	SetAside   error              // why the kernel refused it; nil if it did not
+	Kernel     *Kernel            // what implements it in the kernel, nil if nobody looked
 }
 
 // Service is all that the node does for a Service, sorted by port. It is nil if that is nothing.
@@ -25,7 +26,7 @@ func (v View) Service(name proxy.ServiceName) []PortAnswer {
 		if port.Service() != name {
 			continue
 		}
-		list = append(list, PortAnswer{sp, v.candidates(port), v.refusal(port)})
+		list = append(list, PortAnswer{Port: sp, Candidates: v.candidates(port), SetAside: v.Refusal(port)})
 	}
 	slices.SortFunc(list, func(a, b PortAnswer) int { return a.Port.Name.Compare(b.Port.Name) })
 	return list
@@ -45,6 +46,12 @@ func WriteService(w io.Writer, ports []PortAnswer) error {
 			return err
 		}
 		if err := a.writeCandidates(w); err != nil {
+			return err
+		}
+		if a.Kernel != nil {
+			fmt.Fprintf(w, "the kernel %s\n", a.Kernel.verdict())
+		}
+		if err := a.Kernel.write(w); err != nil {
 			return err
 		}
 	}
@@ -111,6 +118,7 @@ type portJSON struct {
 	Affinity  int             `json:"affinitySeconds,omitempty"`
 	Frontends []frontendJSON  `json:"frontends"`
 	Endpoints []candidateJSON `json:"endpoints,omitempty"`
+	Kernel    *kernelJSON     `json:"kernel,omitempty"`
 }
 
 type frontendJSON struct {
@@ -142,7 +150,7 @@ func WriteServiceJSON(w io.Writer, ports []PortAnswer) error {
 }
 
 func (a PortAnswer) json() portJSON {
-	j := portJSON{Service: a.Port.Name.String(), Protocol: a.Port.Name.Protocol.String(), Affinity: int(a.Port.Affinity.Seconds())}
+	j := portJSON{Service: a.Port.Name.String(), Protocol: a.Port.Name.Protocol.String(), Affinity: int(a.Port.Affinity.Seconds()), Kernel: a.Kernel.json()}
 	if a.SetAside != nil {
 		j.SetAside = a.SetAside.Error()
 	}

@@ -29,10 +29,16 @@ func WriteText(w io.Writer, a Answer) error {
 		line("masquerade", "%s: %s", yesNo(a.masquerades()), a.MasqueradeWhy)
 		line("affinity", "%s", affinityText(a))
 	}
+	if a.Kernel != nil {
+		line("kernel", "%s", a.Kernel.verdict())
+	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	return writeEndpoints(w, a)
+	if err := writeEndpoints(w, a); err != nil {
+		return err
+	}
+	return a.Kernel.write(w)
 }
 
 func frontendText(port *proxy.ServicePort, f *proxy.Frontend) string {
@@ -161,6 +167,7 @@ type answerJSON struct {
 	Masquerade *reason        `json:"masquerade,omitempty"`
 	Affinity   int            `json:"affinitySeconds,omitempty"`
 	Endpoints  []Endpoint     `json:"endpoints,omitempty"`
+	Kernel     *kernelJSON    `json:"kernel,omitempty"`
 }
 
 type reason struct {
@@ -172,7 +179,7 @@ type reason struct {
 func WriteJSON(w io.Writer, a Answer) error {
 	j := answerJSON{
 		From: a.Packet.From, Interface: a.Packet.Interface, To: a.Packet.To, Protocol: a.Packet.Protocol.String(),
-		Source: reason{a.Source.String(), a.SourceWhy}, Fate: reason{a.Fate.String(), a.Why},
+		Source: reason{a.Source.String(), a.SourceWhy}, Fate: reason{a.Fate.String(), a.Why}, Kernel: a.Kernel.json(),
 	}
 	if a.Frontend != nil {
 		j.Service, j.Frontend, j.Kind = a.Port.Name.String(), a.Frontend.Addr.String(), a.Frontend.Kind.String()

@@ -47,6 +47,10 @@ type Config struct {
 
 	// Observers are told of everything, in this order.
 	Observers []Observer
+
+	// Audit, if it is not nil, runs beside each family's dataplane until ctx ends. It calls doubt, with a reason for people, when it
+	// has found that the kernel does not hold what was applied; a repair follows.
+	Audit func(ctx context.Context, family proxy.Family, doubt func(reason string))
 }
 
 // Loop runs the dataplanes of a node.
@@ -83,7 +87,7 @@ func (l *Loop) Run(ctx context.Context) {
 	for _, f := range proxy.Families {
 		if dataplane := l.cfg.Dataplanes[f]; dataplane != nil {
 			w := newWorker(f, dataplane, l.cfg.MinInterval, l.cfg.Observers)
-			w.free = l.free
+			w.free, w.audit = l.free, l.cfg.Audit
 			l.families = append(l.families, &family{builder: desired.NewBuilder(l.cfg.Nodes.Node(f)), worker: w})
 			workers.Go(func() { w.run(ctx) })
 		}

@@ -26,6 +26,7 @@ type worker struct {
 	family    proxy.Family
 	dataplane proxy.Dataplane
 	observers []Observer
+	audit     func(ctx context.Context, family proxy.Family, doubt func(reason string)) // nil: there is none
 
 	// ready asks for a snapshot if there is a newer one: it would be applied at once, or by the next try after a failure. Free
 	// receives when that has become true.
@@ -80,6 +81,9 @@ func (w *worker) run(ctx context.Context) {
 	defer watch.Wait()
 	if watcher, ok := w.dataplane.(proxy.Watcher); ok {
 		watch.Go(func() { w.watch(ctx, watcher) })
+	}
+	if w.audit != nil {
+		watch.Go(func() { w.audit(ctx, w.family, w.doubt) })
 	}
 	for {
 		select {

@@ -90,6 +90,7 @@ type Metrics struct {
 	setAside, conflicts *prometheus.GaugeVec
 	failures            *prometheus.CounterVec
 	repairs             *prometheus.CounterVec
+	audits, differences *prometheus.CounterVec
 	relayFailures       *prometheus.CounterVec
 	kernel              kernelMetrics
 	iptables            *iptablesMetrics       // nil in other modes
@@ -170,6 +171,10 @@ func (m *Metrics) own(f factory) {
 	m.kernel = newKernel(f)
 	m.repairs = f.counter("sluice_repairs_total",
 		"Doubts that the kernel holds what was applied, each followed by a repair, by reason.", reasonLabel, familyLabel)
+	m.audits = f.counter("sluice_audits_total",
+		"Times that the kernel was compared with what was applied because it was time to, by what came of it.", "result", familyLabel)
+	m.differences = f.counter("sluice_audit_differences_total",
+		"Objects that these comparisons found missing, altered or foreign.", "kind", familyLabel)
 }
 
 // phases makes the metrics of modes that can write a difference.
@@ -231,6 +236,9 @@ func (m *Metrics) observe(s Sync) {
 	for why := range numDoubts {
 		m.repairs.WithLabelValues(why.String(), family)
 	}
+	for _, kind := range []proxy.DifferenceKind{proxy.Missing, proxy.Altered, proxy.Foreign} {
+		m.differences.WithLabelValues(kind.String(), family)
+	}
 	m.kernel.written(family, s.Report)
 	if m.iptables != nil {
 		m.iptables.restored(family, s.Report)
@@ -268,6 +276,21 @@ func (m *Metrics) Conflicts(f proxy.Family, n int) {
 // Repair counts a doubt about the kernel's state.
 func (m *Metrics) Repair(f proxy.Family, why Doubt) {
 	m.repairs.WithLabelValues(why.String(), f.String()).Inc()
+}
+
+// Audited counts a comparison of the kernel with what was applied.
+func (m *Metrics) Audited(f proxy.Family, found []proxy.Difference, err error) {
+	result := "agrees"
+	switch {
+	case err != nil:
+		result = "failed"
+	case len(found) > 0:
+		result = "differs"
+	}
+	m.audits.WithLabelValues(result, f.String()).Inc()
+	for _, x := range found {
+		m.differences.WithLabelValues(x.Kind.String(), f.String()).Inc()
+	}
 }
 
 // RelayFailed counts a NodePort that could not be opened on the loopback address.

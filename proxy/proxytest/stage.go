@@ -2,6 +2,7 @@ package proxytest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -263,6 +264,46 @@ func (s *stage) apply(step string) {
 		}
 		return err
 	})
+	s.inspect(step, want)
+}
+
+// inspect has the mode compare the kernel with what it applied. Beside another proxy, which may put its rules first, the two may differ.
+func (s *stage) inspect(step string, want *proxy.Snapshot) {
+	s.t.Helper()
+	inspector, ok := s.dataplane.(proxy.Inspector)
+	if !ok || s.neighbour != nil {
+		return
+	}
+	s.onNode(step+": inspect", func() error {
+		found, err := inspector.Inspect(s.t.Context(), want)
+		if err == nil && len(found) > 0 {
+			err = fmt.Errorf("%d differences, such as: %v %s of %s (%s)", len(found), found[0].Kind, found[0].Object, found[0].Service, found[0].Detail)
+		}
+		return err
+	})
+	if shower, ok := inspector.(proxy.Shower); ok && want.Len() > 0 {
+		s.onNode(step+": show", func() error { return s.shown(shower, want) })
+	}
+}
+
+// shown has the mode show what implements one of the ServicePorts: all of it must be as it should be.
+func (s *stage) shown(shower proxy.Shower, want *proxy.Snapshot) error {
+	for name, port := range want.All() { // any one: all cost too much
+		objects, err := shower.Show(s.t.Context(), want, port, port.Frontends)
+		if err == nil && len(objects) == 0 {
+			err = errors.New("nothing is shown")
+		}
+		for _, o := range objects {
+			if o.Differs != nil && err == nil {
+				err = fmt.Errorf("%v %s (%s)", o.Differs.Kind, o.Name, o.Differs.Detail)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("%v: %w", name, err)
+		}
+		break
+	}
+	return nil
 }
 
 // end removes all objects: nothing of them may be left.

@@ -30,6 +30,7 @@ type Config struct {
 	PriorityServices []proxy.ServiceName
 
 	MinSyncPeriod, SyncPeriod time.Duration
+	AuditInterval             time.Duration // 0: never
 	Conntrack                 conntrack.Tuning
 	OOMScoreAdj               int
 
@@ -80,6 +81,7 @@ func (o *Options) Validate() (*Config, error) {
 		PriorityServices: serviceNames(o.Own.PriorityServices, func(format string, args ...any) { c.addFlag("priority-services", format, args...) }),
 		SyncPeriod:       positive(c, s.name+".syncPeriod", s.syncPeriod),
 		MinSyncPeriod:    s.minSyncPeriod,
+		AuditInterval:    o.Own.AuditInterval,
 		Conntrack:        o.conntrack(c),
 		OOMScoreAdj:      int(*k.OOMScoreAdj),
 		HealthzAddr:      o.address(c, "healthzBindAddress", k.HealthzBindAddress, "healthz-port", o.healthzPort),

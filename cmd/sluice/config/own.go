@@ -18,6 +18,7 @@ type OwnOptions struct {
 	PriorityServices []string
 	IPTablesBackend  string
 	StatusPage       string
+	AuditInterval    time.Duration
 	IPVS             OwnIPVS
 }
 
@@ -28,10 +29,14 @@ type OwnIPVS struct {
 	CompatInterface string
 }
 
+// defaultAuditInterval bounds how long harm lasts of which the kernel tells nobody.
+const defaultAuditInterval = 10 * time.Minute
+
 func newOwnOptions() OwnOptions {
 	return OwnOptions{
 		IPTablesBackend: string(xtables.Auto),
 		StatusPage:      string(StatusOn),
+		AuditInterval:   defaultAuditInterval,
 		IPVS: OwnIPVS{
 			DrainLimit:      ipvs.DefaultDrainLimit,
 			RouteBit:        bits.TrailingZeros32(ipvs.DefaultRouteMark),
@@ -51,6 +56,8 @@ func (o *OwnOptions) addFlags(fs *pflag.FlagSet) {
 		"Which iptables to use: nft, legacy, or auto, the one that kubelet and others on this node use.")
 	fs.StringVar(&o.StatusPage, "status-page", o.StatusPage,
 		"Who gets a page with all Services and their addresses at /status/ of the metrics address: on (who gets metrics), local (clients on this node), off.")
+	fs.DurationVar(&o.AuditInterval, "kernel-audit-interval", o.AuditInterval,
+		"How often everything in the kernel is compared with what should be there, whether there is a reason to or not. What differs is named in the log and mended. 0 is never.")
 	i := &o.IPVS
 	fs.DurationVar(&i.DrainLimit, "ipvs-drain-limit", i.DrainLimit, "How long a backend that is gone keeps its connections in mode ipvs, at most.")
 	fs.IntVar(&i.RouteBit, "ipvs-route-bit", i.RouteBit, "Bit of the packet mark (0 to 31) that leads packets to IPVS in mode ipvs.")
@@ -78,5 +85,8 @@ func (o *Options) checkOwn(c *checker) {
 	}
 	if !slices.Contains([]xtables.Backend{xtables.Auto, xtables.NFT, xtables.Legacy}, xtables.Backend(o.Own.IPTablesBackend)) {
 		c.addFlag("iptables-backend", "%q is none of auto, nft, legacy", o.Own.IPTablesBackend)
+	}
+	if o.Own.AuditInterval < 0 {
+		c.addFlag("kernel-audit-interval", "%v is less than 0", o.Own.AuditInterval)
 	}
 }

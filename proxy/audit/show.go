@@ -1,0 +1,45 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/sluice-proxy/sluice/proxy"
+)
+
+// ErrCannotShow says that the mode cannot show what implements a ServicePort.
+var ErrCannotShow = errors.New("the mode cannot show its objects")
+
+// errChanged says that there was another ServicePort when the kernel was looked at.
+var errChanged = errors.New("the Service has changed meanwhile, ask again")
+
+// Show lists what implements some frontends of a ServicePort in the kernel. If something is not as it should be it looks again: a
+// change may be on its way. Others may look meanwhile, it costs little.
+func (a *Auditor) Show(ctx context.Context, f proxy.Family, port *proxy.ServicePort, frontends []proxy.Frontend) ([]proxy.Object, error) {
+	shower, ok := a.inspectors[f].(proxy.Shower)
+	if !ok {
+		return nil, ErrCannotShow
+	}
+	for n := 1; ; n++ {
+		now := a.applied(f)
+		if now == nil {
+			return nil, ErrNothingApplied
+		}
+		objects, err := shower.Show(ctx, now.served(), port, frontends)
+		if err != nil || n == maxLooks || !slices.ContainsFunc(objects, differs) {
+			return objects, err
+		}
+		switch after := a.applied(f); {
+		case after.Snapshot.Get(port.Name) != port:
+			return nil, errChanged
+		case n > 1 && after.Snapshot == now.Snapshot:
+			return objects, nil
+		}
+		if err := sleep(ctx, a.pause); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func differs(o proxy.Object) bool { return o.Differs != nil }
