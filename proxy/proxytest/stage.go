@@ -213,6 +213,9 @@ func (s *stage) step(i int, step Step) {
 		s.unset(o)
 	}
 	s.follow(name, i)
+	if i == len(s.scenario.Steps)-1 { // more often would cost too much
+		s.inspect(name, s.applied)
+	}
 	packets, err := parsePackets(s.family, step.Packets)
 	s.must(name, err)
 	if step.Random != nil {
@@ -264,10 +267,9 @@ func (s *stage) apply(step string) {
 		}
 		return err
 	})
-	s.inspect(step, want)
 }
 
-// inspect has the mode compare the kernel with what it applied. Beside another proxy, which may put its rules first, the two may differ.
+// inspect has the mode compare the kernel with what it applied, as it is after all that the scenario did. Beside another proxy, which may put its rules first, the two may differ.
 func (s *stage) inspect(step string, want *proxy.Snapshot) {
 	s.t.Helper()
 	inspector, ok := s.dataplane.(proxy.Inspector)
@@ -314,6 +316,7 @@ func (s *stage) end() {
 	}
 	clear(s.objects)
 	s.follow("delete all objects", len(s.scenario.Steps))
+	s.inspect("delete all objects", s.applied)
 	if n := s.applied.Len(); n != 0 {
 		s.t.Errorf("%d ServicePorts are left after all objects are deleted", n)
 	}
