@@ -57,19 +57,19 @@ func (n namespace) inside(do func() error) error {
 	return <-failed
 }
 
-// tracedNode is a namespace with a route to everywhere, and the endpoint of webManifest.
-func tracedNode(t *testing.T) namespace {
+// tracedNode is a namespace with a route to everywhere, and an endpoint that listens at port 8080.
+func tracedNode(t *testing.T, endpoint string) namespace {
 	t.Helper()
 	ns := newNamespace(t)
 	for _, args := range []string{
-		"link set lo up", "address add 10.0.0.2/32 dev lo", "link add eth0 type veth peer name eth1", "link set eth0 up", "link set eth1 up",
+		"link set lo up", "address add " + endpoint + "/32 dev lo", "link add eth0 type veth peer name eth1", "link set eth0 up", "link set eth1 up",
 		"address add 192.0.2.2/24 dev eth0", "route add default via 192.0.2.1",
 	} {
 		ns.output(append([]string{"ip"}, strings.Fields(args)...)...)
 	}
 	var listener net.Listener
 	if err := ns.inside(func() (err error) {
-		listener, err = net.Listen("tcp", "10.0.0.2:8080")
+		listener, err = net.Listen("tcp", endpoint+":8080")
 		return err
 	}); err != nil {
 		t.Fatal(err)
@@ -112,7 +112,7 @@ func TestKernelTraceFollowsPackets(t *testing.T) {
 		{"nftables", "ip sluice "}, {"iptables", "ip nat SLUICE-"},
 	} {
 		t.Run(mode.name, func(t *testing.T) {
-			ns := tracedNode(t)
+			ns := tracedNode(t, "10.0.0.2")
 			dir := t.TempDir()
 			if err := os.WriteFile(filepath.Join(dir, "web.yaml"), []byte(webManifest), 0o644); err != nil {
 				t.Fatal(err)
