@@ -219,7 +219,7 @@ func (k *KubeProxy) await(ctx context.Context, f proxy.Family, marks ...netip.Ad
 	defer poll.Stop()
 	for {
 		rules, err := k.rules(f)
-		if err == nil && contains(rules, marks) {
+		if err == nil && k.contains(rules, marks) {
 			return nil
 		}
 		select {
@@ -234,13 +234,34 @@ func (k *KubeProxy) await(ctx context.Context, f proxy.Family, marks ...netip.Ad
 	}
 }
 
-func contains(rules string, marks []netip.Addr) bool {
+func (k *KubeProxy) contains(rules string, marks []netip.Addr) bool {
 	for _, mark := range marks {
-		if !strings.Contains(rules, mark.String()) {
+		if !strings.Contains(rules, k.text(mark)) {
 			return false
 		}
 	}
 	return true
+}
+
+// text is an address as the rules have it.
+func (k *KubeProxy) text(a netip.Addr) string {
+	switch {
+	case k.mode != IPVS:
+		return a.String()
+	case a.Is4():
+		return fmt.Sprintf("%08X:", a.As4())
+	}
+	return "[" + a.StringExpanded() + "]:"
+}
+
+// servers are all virtual and real servers. Asking a program again and again would keep an emulated processor busy.
+func (k *KubeProxy) servers() (text string, err error) {
+	err = k.lab.Node.Do(func() error {
+		content, err := os.ReadFile("/proc/thread-self/net/ip_vs")
+		text = string(content)
+		return err
+	})
+	return text, err
 }
 
 // rules are where a Service and its endpoints show.
@@ -250,7 +271,7 @@ func (k *KubeProxy) rules(f proxy.Family) (string, error) {
 	case NFTables:
 		return k.lab.Node.Run("nft", "list", "table", "ip"+six, "kube-proxy")
 	case IPVS:
-		return k.lab.Node.Run("ipvsadm", "-Ln")
+		return k.servers()
 	}
 	return k.lab.Node.Run("ip"+six+"tables-"+k.mode.backend()+"-save", "-t", "nat")
 }
