@@ -98,11 +98,12 @@ func connections(f Facts, _ Want) []Finding {
 	return []Finding{found}
 }
 
-// listeners finds programs of the host that a NodePort would cut off: traffic to its port goes to the Service.
+// listeners finds programs of the host that a NodePort would cut off: traffic to its port goes to the Service. A service proxy
+// answers load balancers itself at the health check node ports, which are of the same range.
 func listeners(f Facts, w Want) []Finding {
 	var taken []string
 	for _, l := range f.Listeners {
-		if w.NodePorts.Has(l.Port) && (!l.Loopback || w.Localhost) {
+		if w.NodePorts.Has(l.Port) && (!l.Loopback || w.Localhost) && !l.proxies() {
 			taken = append(taken, l.String())
 		}
 	}
@@ -116,6 +117,10 @@ func listeners(f Facts, w Want) []Finding {
 		"move them, or restrict --nodeport-addresses",
 	}}
 }
+
+func (l Listener) isSluice() bool { return strings.HasPrefix(l.Process, "sluice") }
+
+func (l Listener) proxies() bool { return l.isSluice() || l.Process == "kube-proxy" }
 
 // String is the listener as an administrator writes it.
 func (l Listener) String() string {
@@ -140,7 +145,7 @@ func servers(f Facts, w Want) []Finding {
 		if l.Protocol != proxy.TCP || !slices.Contains(w.Ports, l.Port) {
 			continue
 		}
-		if strings.HasPrefix(l.Process, "sluice") {
+		if l.isSluice() {
 			all = append(all, Finding{OK, "ports", fmt.Sprintf("Sluice is running: %v", l), ""})
 			continue
 		}

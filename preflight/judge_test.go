@@ -86,6 +86,7 @@ func TestWhatGetsInTheWayIsFound(t *testing.T) {
 		"listener on a NodePort":       {func(f *Facts) { f.Listeners[0].Port = 30080 }, nil, Warning, "tcp *:30080 (sshd)"},
 		"that only localhost reaches":  {func(f *Facts) { f.Listeners[0].Port, f.Listeners[0].Loopback = 30080, true }, nil, OK, ""},
 		"with NodePorts there":         {func(f *Facts) { f.Listeners[0].Port, f.Listeners[0].Loopback = 30080, true }, func(w *Want) { w.Localhost = true }, Warning, "30080"},
+		"health check node port":       {func(f *Facts) { f.Listeners[0] = Listener{Protocol: proxy.TCP, Port: 32000, Process: "sluice"} }, nil, OK, ""},
 		"health port taken":            {func(f *Facts) { f.Listeners[0].Port = 10256 }, nil, Problem, "tcp *:10256 (sshd)"},
 		"Sluice runs":                  {func(f *Facts) { f.Listeners[0] = Listener{Protocol: proxy.TCP, Port: 10256, Process: "sluice"} }, nil, OK, ""},
 	} {

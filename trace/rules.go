@@ -2,6 +2,7 @@ package trace
 
 import (
 	"context"
+	"regexp"
 
 	"github.com/sluice-proxy/sluice/nft"
 )
@@ -24,5 +25,8 @@ func (r rules) text(ctx context.Context, s nft.Step) string {
 		}
 		r[c] = texts
 	}
-	return r[c][s.Rule]
+	return digest.ReplaceAllString(r[c][s.Rule], "")
 }
+
+// digest is the comment by which Sluice knows its own rules again.
+var digest = regexp.MustCompile(` comment "[0-9a-f]{8}"$`)

@@ -23,11 +23,16 @@ func (n Names) of(a netip.AddrPort) string {
 	return a.String()
 }
 
-// Text writes for people. It is a Sink.
+// Text writes for people, and leaves out where chains end and what was just said. It is a Sink.
 type Text struct {
 	W     io.Writer
 	Names Names
+
+	headers map[int]string // that were written last, by packet
 }
+
+// NewText makes a Text.
+func NewText(w io.Writer, names Names) *Text { return &Text{w, names, map[int]string{}} }
 
 // Columns are as wide as what usually is in them.
 const (
@@ -36,15 +41,21 @@ const (
 )
 
 // Step implements Sink.
-func (t Text) Step(n int, s nft.Step, rule, in, out string) {
+func (t *Text) Step(n int, s nft.Step, rule, in, out string) {
 	if s.Header != nil {
-		_, _ = fmt.Fprintf(t.W, "#%d %s%s\n", n, t.header(s.Header), through(in, out))
+		if header := t.header(s.Header) + through(in, out); header != t.headers[n] {
+			t.headers[n] = header
+			_, _ = fmt.Fprintf(t.W, "#%d %s\n", n, header)
+		}
+	}
+	if s.Rule == 0 && !strings.HasPrefix(s.Verdict, "policy") {
+		return
 	}
 	line := fmt.Sprintf("#%d   %-*s %-*s %s", n, placeWidth, s.Family+" "+s.Table+" "+s.Chain, verdictWidth, s.Verdict, rule)
 	_, _ = fmt.Fprintln(t.W, strings.TrimRight(line, " "))
 }
 
-func (t Text) header(h *nft.Header) string {
+func (t *Text) header(h *nft.Header) string {
 	text := fmt.Sprintf("%s > %s %v", t.Names.of(h.From), t.Names.of(h.To), h.Protocol)
 	if flags := tcpFlags(h); flags != "" {
 		text += " " + flags
@@ -78,10 +89,10 @@ func tcpFlags(h *nft.Header) string {
 }
 
 // Lost implements Sink.
-func (t Text) Lost() { _, _ = fmt.Fprintln(t.W, "… the kernel had more to tell than could be read") }
+func (t *Text) Lost() { _, _ = fmt.Fprintln(t.W, "… the kernel had more to tell than could be read") }
 
 // Connection implements Sink.
-func (t Text) Connection(client, to netip.AddrPort, tracked *conntrack.Entry, balanced *kernel.Connection) {
+func (t *Text) Connection(client, to netip.AddrPort, tracked *conntrack.Entry, balanced *kernel.Connection) {
 	_, _ = fmt.Fprintf(t.W, "connection %v > %s\n", client, t.Names.of(to))
 	if tracked == nil {
 		_, _ = fmt.Fprintln(t.W, "  conntrack  unknown: its packets were refused or dropped, or are not tracked")
@@ -93,7 +104,7 @@ func (t Text) Connection(client, to netip.AddrPort, tracked *conntrack.Entry, ba
 	}
 }
 
-func (t Text) tracked(e *conntrack.Entry) string {
+func (t *Text) tracked(e *conntrack.Entry) string {
 	parts := []string{"goes where it was sent to"}
 	if e.Reply.Src != e.Original.Dst {
 		parts[0] = "to " + t.Names.of(e.Reply.Src)

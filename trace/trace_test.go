@@ -24,7 +24,11 @@ func told(sink Sink) {
 		Family: "ip", Table: "sluice", Chain: "services", Rule: 4, Verdict: "jump lb-2",
 		Header: &nft.Header{Protocol: proxy.TCP, From: client, To: vip, TCPFlags: 0x12},
 	}, "ip daddr vmap @services", "veth1", "")
-	sink.Step(1, nft.Step{Family: "ip", Table: "sluice", Chain: "nat-prerouting", Verdict: "policy accept"}, "", "", "")
+	sink.Step(1, nft.Step{Family: "ip", Table: "sluice", Chain: "services", Verdict: "continue"}, "", "", "")
+	sink.Step(1, nft.Step{
+		Family: "ip", Table: "sluice", Chain: "nat-prerouting", Verdict: "policy accept",
+		Header: &nft.Header{Protocol: proxy.TCP, From: client, To: vip, TCPFlags: 0x12}, // as before
+	}, "", "veth1", "")
 	sink.Lost()
 	sink.Connection(client, vip, &conntrack.Entry{
 		Protocol: proxy.TCP, Original: conntrack.Tuple{Src: client, Dst: vip}, Reply: conntrack.Tuple{Src: backend, Dst: at("192.168.0.2:31000")},
@@ -37,7 +41,7 @@ var names = Names{netip.MustParseAddrPort("10.96.0.10:80"): "default/web", netip
 
 func TestTextForPeople(t *testing.T) {
 	var b bytes.Buffer
-	told(Text{W: &b, Names: names})
+	told(NewText(&b, names))
 	want := `#1 10.1.0.7:40000 > 10.96.0.10:80 (default/web) tcp syn,ack, in veth1
 #1   ip sluice services                 jump lb-2              ip daddr vmap @services
 #1   ip sluice nat-prerouting           policy accept
@@ -57,10 +61,10 @@ func TestJSONForPrograms(t *testing.T) {
 	var b bytes.Buffer
 	told(JSON{Encoder: json.NewEncoder(&b), Names: names})
 	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
-	if len(lines) != 5 {
+	if len(lines) != 6 {
 		t.Fatalf("%d lines:\n%s", len(lines), b.String())
 	}
-	for i, want := range []string{`"toName":"default/web","flags":"syn,ack"`, `"verdict":"policy accept"`, `{"lost":true}`, `"seenAs":"192.168.0.2:31000"`, `{"connection":{"client":`} {
+	for i, want := range []string{`"toName":"default/web","flags":"syn,ack"`, `"verdict":"continue"`, `"verdict":"policy accept"`, `{"lost":true}`, `"seenAs":"192.168.0.2:31000"`, `{"connection":{"client":`} {
 		if !json.Valid([]byte(lines[i])) || !strings.Contains(lines[i], want) {
 			t.Errorf("line %d has no %s: %s", i, want, lines[i])
 		}

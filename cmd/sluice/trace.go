@@ -101,7 +101,7 @@ func follow(ctx context.Context, q question, flow nft.Flow, limits trace.Limits,
 		from = flow.From.String()
 	}
 	_, _ = fmt.Fprintf(notes, "%s > %v/%v: %s\n", from, flow.To, flow.Protocol, said)
-	var sink trace.Sink = trace.Text{W: out, Names: names}
+	var sink trace.Sink = trace.NewText(out, names)
 	if q.output == "json" {
 		sink = trace.JSON{Encoder: json.NewEncoder(out), Names: names}
 	}

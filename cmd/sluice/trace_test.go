@@ -62,8 +62,9 @@ func tracedNode(t *testing.T, endpoint string) namespace {
 	t.Helper()
 	ns := newNamespace(t)
 	for _, args := range []string{
-		"link set lo up", "address add " + endpoint + "/32 dev lo", "link add eth0 type veth peer name eth1", "link set eth0 up", "link set eth1 up",
+		"link set lo up", "link add eth0 type veth peer name eth1", "link set eth0 up", "link set eth1 up",
 		"address add 192.0.2.2/24 dev eth0", "route add default via 192.0.2.1",
+		"link add pod0 type veth peer name pod1", "link set pod0 up", "address add " + endpoint + "/32 dev pod0",
 	} {
 		ns.output(append([]string{"ip"}, strings.Fields(args)...)...)
 	}

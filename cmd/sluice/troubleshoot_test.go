@@ -125,7 +125,7 @@ func (s *session) run(command string) string {
 	switch words[0] {
 	case "sluice":
 		cmd = s.ns.sluice(words[1:]...)
-	case "nft", "iptables", "iptables-legacy":
+	case "nft", "iptables-nft", "iptables-legacy":
 		cmd = s.ns.command(words...)
 	case "echo":
 		return fmt.Sprintln(s.code)
@@ -144,8 +144,11 @@ func (s *session) run(command string) string {
 		s.t.Fatal(err)
 	}
 	s.code = cmd.ProcessState.ExitCode()
-	return said.String()
+	return logLine.ReplaceAllString(said.String(), "")
 }
+
+// logLine has a time, and is no answer.
+var logLine = regexp.MustCompile(`(?m)^[IWE]\d{4} .*\n`)
 
 // traced sends something to where a trace looks.
 func (s *session) traced(cmd *exec.Cmd, words []string) error {

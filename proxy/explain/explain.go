@@ -87,7 +87,25 @@ func (v View) without(p Packet) (Fate, string) {
 	if i := slices.IndexFunc(v.Snapshot.Node().ServiceCIDRs, func(c netip.Prefix) bool { return c.Contains(to) }); i >= 0 {
 		return Dropped, fmt.Sprintf("no Service has %v, which is in the range of cluster IPs, %v", to, v.Snapshot.Node().ServiceCIDRs[i])
 	}
+	if sp := v.nodePort(p); sp != nil {
+		return Ignored, fmt.Sprintf("port %d is a node port of %v, but %v serves no node ports (--nodeport-addresses)", p.To.Port(), sp.Name, to)
+	}
 	return Ignored, "no Service has such an address and port"
+}
+
+// nodePort is what a node's address would serve if it served NodePorts, nil for an address of somebody else.
+func (v View) nodePort(p Packet) *proxy.ServicePort {
+	if !slices.Contains(v.Snapshot.Node().Addrs, p.To.Addr()) && !p.To.Addr().IsLoopback() {
+		return nil
+	}
+	for _, sp := range v.Snapshot.All() {
+		for _, f := range sp.Frontends {
+			if f.Kind == proxy.NodePort && sp.Name.Protocol == p.Protocol && f.Addr.Port() == p.To.Port() {
+				return sp
+			}
+		}
+	}
+	return nil
 }
 
 // Refusal is why the kernel refused a ServicePort, nil if it did not.

@@ -116,7 +116,9 @@ func TestTextNamesEveryReason(t *testing.T) {
 		}},
 		{"relayed", relayed, packet("127.0.0.1", "", "127.0.0.1:30080"), []string{"fate        forwarded", "source      node"}},
 		{"localhost is a host's own", node(), packet("198.51.100.7", "", "127.0.0.1:30080"), []string{"fate    dropped: 127.0.0.1 is a host's own"}},
-		{"localhost is not served", node(), packet("127.0.0.1", "", "127.0.0.1:30080"), []string{"fate    ignored"}},
+		{"localhost is not served", node(), packet("127.0.0.1", "", "127.0.0.1:30080"), []string{
+			"fate    ignored: port 30080 is a node port of default/web:http, but 127.0.0.1 serves no node ports",
+		}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
