@@ -25,7 +25,7 @@ VM        := $(CURDIR)/e2e/vm/run
 VM_TESTS  := TestKernelIptables/nft/IPv4|^TestKernelNftables$$/IPv4|^TestKernelNftables$$/IPv6/affinity|^TestKernelNftablesChurn$$/IPv4
 # Of the IPVS mode's scenarios all in IPv4 but one that takes minutes, and in IPv6 those that go through every rule;
 # IPVS_TESTS=. IPVS_SKIP=none is all in both.
-IPVS_TESTS ?= TestKernelIPVS/IPv4|TestKernelIPVS/IPv6/(matrix|a_pod_reaches_itself|source_ranges_drop|without_endpoints)|TestKernel[^I]
+IPVS_TESTS ?= TestKernelIPVS/IPv4|TestKernelIsAsExplained/IPv4|TestKernelIPVS/IPv6/(matrix|a_pod_reaches_itself|source_ranges_drop|without_endpoints)|TestKernel[^I]
 IPVS_SKIP  ?= thousands_of_endpoints
 # The stories of the cluster suite that are about the same code in every mode are left to the other modes, in which they take less long.
 IPVS_ALIKE ?= Health|Events|LostAPIServer|StartWaits

@@ -14,16 +14,28 @@ import (
 // TestKernelIPVS plays the scenarios in both families. Nothing in a table of one's own can accept a packet on behalf of
 // another, so there is no firewall to open.
 func TestKernelIPVS(t *testing.T) {
-	proxytest.Run(t, proxytest.Harness{
-		Mode:   ipvs.NewMode(ipvs.Config{DropInvalid: true}),
-		Dump:   dump,
-		Except: exceptions,
+	h := harness()
+	h.Except = exceptions
+	proxytest.Run(t, h)
+}
+
+// TestKernelIsAsExplained sends random packets to random Services: what package explain says must be what the kernel does.
+func TestKernelIsAsExplained(t *testing.T) {
+	h := harness()
+	h.Scenarios = proxytest.RandomScenarios(1, 2)
+	proxytest.Run(t, h)
+}
+
+func harness() proxytest.Harness {
+	return proxytest.Harness{
+		Mode: ipvs.NewMode(ipvs.Config{DropInvalid: true}),
+		Dump: dump,
 		// IPVS tells answers to two frontends apart by the client's port, and may mix them up if that is the same.
 		OwnPorts: true,
 		Relayed:  true,
 		// What an earlier scenario left open would keep its virtual servers.
 		Forget: func() error { return exec.Command("ipvsadm", "-C").Run() },
-	})
+	}
 }
 
 const (

@@ -143,7 +143,7 @@ func (s *stage) random(chosen *Random) []packet {
 func (s *stage) randomAddr(r dice, from string) netip.Addr {
 	i := r.IntN(7) // of one Service more than there can be
 	texts := []string{clusterIPOf(i), clusterIPOf(i), externalIPOf(i), balancerIPOf(i), lab.NodeIP.String(), lab.NodeIP2.String()}
-	if from == "node" {
+	if from == "node" && !s.Relayed { // a relay refuses by not listening
 		texts = append(texts, "127.0.0.1")
 	}
 	return lab.In(s.family, netip.MustParseAddr(pick(r, texts...)))

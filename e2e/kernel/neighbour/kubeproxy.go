@@ -1,6 +1,7 @@
 package neighbour
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -125,18 +127,8 @@ func (k *KubeProxy) Stop() {
 }
 
 // Serve implements proxytest.Neighbour. A Service of our own, told of after all others, shows in the rules when kube-proxy has
-// come that far. Mode ipvs writes one object after the other, in no order: only what it writes next shows that it has come to
-// the end.
+// come that far. Mode ipvs writes one object after the other, in no order: it has come to the end when it says so, in a metric.
 func (k *KubeProxy) Serve(ctx context.Context, s proxytest.State) error {
-	if k.mode == IPVS {
-		if err := k.serve(ctx, s); err != nil {
-			return err
-		}
-	}
-	return k.serve(ctx, s)
-}
-
-func (k *KubeProxy) serve(ctx context.Context, s proxytest.State) error {
 	k.ticks++
 	mark, endpoint := k.mark(s.Family, 98), k.mark(s.Family, 99)
 	service, slice := markers(s.Family, mark, endpoint)
@@ -147,7 +139,15 @@ func (k *KubeProxy) serve(ctx context.Context, s proxytest.State) error {
 	if err := k.ensure(s.Config, k.mode == IPVS && s.Family == proxy.IPv4); err != nil {
 		return err
 	}
-	return k.await(ctx, s.Family, mark, endpoint)
+	before, seen, err := k.await(ctx, s.Family, mark, endpoint)
+	if err != nil || k.mode != IPVS {
+		return err
+	}
+	ended, err := k.awaitEnd(ctx, s.Family, before)
+	if err == nil && !ended.After(seen) {
+		return k.Serve(ctx, s) // was it this sync, or the one before? The next one will tell.
+	}
+	return err
 }
 
 // mark is an address that tells this call from all others.
@@ -212,14 +212,28 @@ func (k *KubeProxy) ensure(c proxytest.Node, only4 bool) error {
 	return err
 }
 
-// await returns when the rules show the marks.
-func (k *KubeProxy) await(ctx context.Context, f proxy.Family, marks ...netip.Addr) error {
-	limit := time.After(lab.Patient(time.Minute))
-	poll := time.NewTicker(lab.Patient(20 * time.Millisecond))
-	defer poll.Stop()
-	for {
+// await returns when the rules show the marks: the time when that was seen, and the last one when it was not so yet.
+func (k *KubeProxy) await(ctx context.Context, f proxy.Family, marks ...netip.Addr) (before, seen time.Time, err error) {
+	seen = time.Now()
+	err = k.poll(ctx, func() error {
+		before, seen = seen, time.Now()
 		rules, err := k.rules(f)
-		if err == nil && k.contains(rules, marks) {
+		if err == nil && !k.contains(rules, marks) {
+			err = fmt.Errorf("kube-proxy's rules do not show %v", marks)
+		}
+		return err
+	})
+	return before, seen, err
+}
+
+// poll looks at kube-proxy until what is looked for is there.
+func (k *KubeProxy) poll(ctx context.Context, look func() error) error {
+	limit := time.After(lab.Patient(time.Minute))
+	pause := time.NewTicker(lab.Patient(20 * time.Millisecond))
+	defer pause.Stop()
+	for {
+		err := look()
+		if err == nil {
 			return nil
 		}
 		select {
@@ -228,10 +242,45 @@ func (k *KubeProxy) await(ctx context.Context, f proxy.Family, marks ...netip.Ad
 		case <-k.process.Done():
 			return fmt.Errorf("kube-proxy ended: %w\n%s", k.process.Err(), k.log.end())
 		case <-limit:
-			return errors.Join(err, fmt.Errorf("kube-proxy's rules do not show %v:\n%s", marks, k.log.end()))
-		case <-poll.C:
+			return fmt.Errorf("%w:\n%s", err, k.log.end())
+		case <-pause.C:
 		}
 	}
+}
+
+// awaitEnd waits for the end of a sync that had not ended at some time.
+func (k *KubeProxy) awaitEnd(ctx context.Context, f proxy.Family, since time.Time) (ended time.Time, err error) {
+	client := http.Client{Transport: &http.Transport{DialContext: k.lab.Node.DialContext, DisableKeepAlives: true}}
+	err = k.poll(ctx, func() (err error) {
+		if ended, err = lastSync(ctx, &client, f); err == nil && !ended.After(since) {
+			err = fmt.Errorf("kube-proxy's last sync ended at %v, which is before %v", ended, since)
+		}
+		return err
+	})
+	return ended, err
+}
+
+// lastSync is when kube-proxy says that its last sync of a family ended.
+func lastSync(ctx context.Context, client *http.Client, f proxy.Family) (time.Time, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:10249/metrics", nil)
+	if err != nil {
+		return time.Time{}, err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	lines := bufio.NewScanner(response.Body)
+	for lines.Scan() {
+		value, ok := strings.CutPrefix(lines.Text(), fmt.Sprintf("kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family=%q} ", f))
+		if !ok {
+			continue
+		}
+		seconds, err := strconv.ParseFloat(value, 64)
+		return time.UnixMicro(int64(seconds * 1e6)), err
+	}
+	return time.Time{}, errors.Join(errors.New("kube-proxy does not say when its last sync ended"), lines.Err())
 }
 
 func (k *KubeProxy) contains(rules string, marks []netip.Addr) bool {
