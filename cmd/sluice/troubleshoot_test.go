@@ -105,7 +105,7 @@ func newSession(t *testing.T) *session {
 		t.Fatal(err)
 	}
 	s := &session{t: t, ns: tracedNode(t, "10.1.0.11")}
-	s.ns.output("sysctl", "-qw", "net.ipv4.ip_forward=1")
+	s.ns.output("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 	cmd := s.ns.sluice("--mode=nftables", "--manifest-dir", dir, "-v=2", "--hostname-override=n1", "--cluster-cidr=10.1.0.0/16",
 		"--service-cidrs=10.96.0.0/16", "--conntrack-max-per-core=0")
 	log := bufio.NewScanner(launch(t, cmd))
@@ -144,7 +144,7 @@ func (s *session) run(command string) string {
 		s.t.Fatal(err)
 	}
 	s.code = cmd.ProcessState.ExitCode()
-	return logLine.ReplaceAllString(said.String(), "")
+	return strings.ReplaceAll(logLine.ReplaceAllString(said.String(), ""), "(sluice.test)", "(sluice)")
 }
 
 // logLine has a time, and is no answer.
