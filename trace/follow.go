@@ -74,13 +74,10 @@ type follower struct {
 
 // listen goes on until ctx ends, or all packets were heard of.
 func (f *follower) listen(ctx context.Context, tap *nft.Tap) error {
-	enough := false
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
 	for {
-		steps, err := tap.Next(ctx)
+		steps, err := f.next(ctx, tap)
 		switch {
-		case ctx.Err() != nil:
+		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 			return nil
 		case errors.Is(err, nft.ErrLost):
 			f.sink.Lost()
@@ -90,19 +87,29 @@ func (f *follower) listen(ctx context.Context, tap *nft.Tap) error {
 		for _, s := range steps {
 			f.step(ctx, s)
 		}
-		if len(f.numbers) >= f.limit && !enough {
-			enough = true
+		if f.complete() {
 			tap.Unmark()
-			time.AfterFunc(quiet, stop)
 		}
 	}
+}
+
+func (f *follower) complete() bool { return len(f.numbers) >= f.limit }
+
+// next waits for more steps, not for long if no more packets come.
+func (f *follower) next(ctx context.Context, tap *nft.Tap) ([]nft.Step, error) {
+	if f.complete() {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, quiet)
+		defer stop()
+	}
+	return tap.Next(ctx)
 }
 
 // step passes on what is of the packets that count.
 func (f *follower) step(ctx context.Context, s nft.Step) {
 	n, known := f.numbers[s.Packet]
 	if !known {
-		if len(f.numbers) >= f.limit {
+		if f.complete() {
 			return
 		}
 		n = len(f.numbers) + 1

@@ -3,11 +3,13 @@ package main
 import (
 	"bufio"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestQuestionsThatCannotBeAnswered(t *testing.T) {
@@ -89,4 +91,38 @@ func TestKernelExplainAsksTheProxyOfTheNode(t *testing.T) {
 	}
 	_ = cmd.Wait() // it was killed
 	fails("no Sluice that can be asked runs in this network namespace", "default/web")
+}
+
+// The backend that a client has is known in every mode that this kernel has.
+func TestKernelExplainKnowsTheBackendOfAClient(t *testing.T) {
+	sticky := strings.Replace(webManifest, "clusterIP: 10.96.0.80,", "clusterIP: 10.96.0.80, sessionAffinity: ClientIP,", 1)
+	for _, mode := range []string{"nftables", "iptables"} {
+		t.Run(mode, func(t *testing.T) {
+			ns := tracedNode(t, "10.0.0.2")
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "web.yaml"), []byte(sticky), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			cmd := ns.sluice("--mode", mode, "--manifest-dir", dir, "-v=2", "--hostname-override=n1", "--conntrack-max-per-core=0")
+			until(t, bufio.NewScanner(launch(t, cmd)), "Applied snapshot", `family="IPv4"`, "servicePorts=1")
+			says := func(want string) {
+				t.Helper()
+				out, err := ns.sluice("explain", "--from=192.0.2.2", "--to=10.96.0.80:80").CombinedOutput()
+				if err != nil || !strings.Contains(string(out), want) {
+					t.Errorf("no %q in\n%s(%v)", want, out, err)
+				}
+			}
+			says("; this one has none yet")
+			if err := ns.inside(func() error {
+				conn, err := net.DialTimeout("tcp", "10.96.0.80:80", 10*time.Second)
+				if err == nil {
+					err = conn.Close()
+				}
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			says("; this one has 10.0.0.2:8080")
+		})
+	}
 }

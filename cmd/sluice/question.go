@@ -53,11 +53,14 @@ func checkOutput(form string) error {
 	return nil
 }
 
-// look finds what implements frontends of a ServicePort in the kernel; nil if nobody looks.
-type look func(f proxy.Family, port *proxy.ServicePort, frontends []proxy.Frontend) *explain.Kernel
+// look finds what implements frontends of a ServicePort in the kernel, and which backend they keep for a client, if that is not the
+// zero Addr; nil if nobody looks.
+type look func(f proxy.Family, port *proxy.ServicePort, frontends []proxy.Frontend, client netip.Addr) *explain.Kernel
 
 // nobodyLooks is for answers that are about files.
-func nobodyLooks(proxy.Family, *proxy.ServicePort, []proxy.Frontend) *explain.Kernel { return nil }
+func nobodyLooks(proxy.Family, *proxy.ServicePort, []proxy.Frontend, netip.Addr) *explain.Kernel {
+	return nil
+}
 
 // write writes the answer, and tells whether the kernel agrees with it.
 func (q question) write(w io.Writer, of views, look look) (agrees bool, err error) {
@@ -78,7 +81,7 @@ func (q question) write(w io.Writer, of views, look look) (agrees bool, err erro
 	}
 	answer := view.Packet(p)
 	if answer.Frontend != nil && view.Refusal(answer.Port.Name) == nil {
-		answer.Kernel = look(family, answer.Port, []proxy.Frontend{*answer.Frontend})
+		answer.Kernel = look(family, answer.Port, []proxy.Frontend{*answer.Frontend}, p.From)
 	}
 	if q.output == "json" {
 		return answer.Kernel.Agrees(), explain.WriteJSON(w, answer)
@@ -100,7 +103,7 @@ func (q question) writeService(w io.Writer, of views, look look) (agrees bool, e
 		}
 		for _, a := range view.Service(name) {
 			if a.SetAside == nil {
-				a.Kernel = look(f, a.Port, a.Port.Frontends)
+				a.Kernel = look(f, a.Port, a.Port.Frontends, netip.Addr{})
 			}
 			agrees = agrees && a.Kernel.Agrees()
 			ports = append(ports, a)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"sync/atomic"
 
 	"github.com/sluice-proxy/sluice/proxy"
@@ -58,12 +59,16 @@ const kernel = "kernel"
 
 // look looks at the kernel for an answer.
 func (q *questions) look(ctx context.Context) look {
-	return func(f proxy.Family, port *proxy.ServicePort, frontends []proxy.Frontend) *explain.Kernel {
+	return func(f proxy.Family, port *proxy.ServicePort, frontends []proxy.Frontend, client netip.Addr) *explain.Kernel {
 		objects, err := q.audit.Show(ctx, f, port, frontends)
 		if errors.Is(err, audit.ErrCannotShow) {
 			return nil
 		}
-		return &explain.Kernel{Mode: q.mode, Objects: objects, Err: err}
+		k := &explain.Kernel{Mode: q.mode, Objects: objects, Err: err}
+		if err == nil && client.IsValid() {
+			k.Keeps, k.Err = q.audit.Recall(ctx, f, port, frontends[0], client)
+		}
+		return k
 	}
 }
 

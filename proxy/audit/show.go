@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 
 	"github.com/sluice-proxy/sluice/proxy"
@@ -43,3 +44,13 @@ func (a *Auditor) Show(ctx context.Context, f proxy.Family, port *proxy.ServiceP
 }
 
 func differs(o proxy.Object) bool { return o.Differs != nil }
+
+// Recall gives the backend that session affinity keeps for a client, the zero AddrPort if there is none, or the mode cannot say.
+func (a *Auditor) Recall(ctx context.Context, f proxy.Family, port *proxy.ServicePort, frontend proxy.Frontend, client netip.Addr) (netip.AddrPort, error) {
+	recaller, ok := a.inspectors[f].(proxy.Recaller)
+	if !ok || port.Affinity <= 0 {
+		return netip.AddrPort{}, nil
+	}
+	backend, _, err := recaller.Recall(ctx, port, frontend, client)
+	return backend, err
+}

@@ -3,6 +3,7 @@ package explain
 import (
 	"fmt"
 	"io"
+	"net/netip"
 	"strings"
 	"text/tabwriter"
 
@@ -14,6 +15,9 @@ type Kernel struct {
 	Mode    string
 	Objects []proxy.Object
 	Err     error // why it could not be looked at
+
+	// Keeps is the backend that the client's next connection goes to because of session affinity, the zero AddrPort if there is none.
+	Keeps netip.AddrPort
 }
 
 // Agrees tells whether all is as it should be, as far as somebody looked. Nobody did if k is nil.
@@ -103,6 +107,7 @@ type kernelJSON struct {
 	Mode    string       `json:"mode"`
 	Agrees  bool         `json:"agrees"`
 	Error   string       `json:"error,omitempty"`
+	Keeps   string       `json:"keeps,omitempty"` // the backend of the client's next connection
 	Objects []objectJSON `json:"objects,omitempty"`
 }
 
@@ -127,6 +132,9 @@ func (k *Kernel) json() *kernelJSON {
 		return nil
 	}
 	j := &kernelJSON{Mode: k.Mode, Agrees: k.Agrees()}
+	if k.Keeps.IsValid() {
+		j.Keeps = k.Keeps.String()
+	}
 	if k.Err != nil {
 		j.Error = k.Err.Error()
 	}

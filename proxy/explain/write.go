@@ -65,7 +65,15 @@ func affinityText(a Answer) string {
 	if a.Affinity == 0 {
 		return "none: each connection may go to another backend"
 	}
-	return fmt.Sprintf("a client keeps its backend for %v after its latest new connection", a.Affinity)
+	text := fmt.Sprintf("a client keeps its backend for %v after its latest new connection", a.Affinity)
+	switch {
+	case a.Kernel == nil || a.Kernel.Err != nil:
+	case a.Kernel.Keeps.IsValid():
+		text += fmt.Sprintf("; this one has %v", a.Kernel.Keeps)
+	default:
+		text += "; this one has none yet"
+	}
+	return text
 }
 
 // masquerades tells whether a backend that is not the client itself sees an address of the node.
