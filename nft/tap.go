@@ -35,6 +35,9 @@ type Tap struct {
 // TapPrefix begins the names of such tables.
 const TapPrefix = "sluice-trace-"
 
+// eventsBuffer holds what the kernel tells of dozens of packets while a chain is listed, in bytes.
+const eventsBuffer = 8 << 20
+
 const (
 	tableOwned = 2 // NFT_TABLE_F_OWNER of linux/netfilter/nf_tables.h
 
@@ -59,6 +62,9 @@ func OpenTap(flow Flow, perSecond uint32) (*Tap, error) {
 }
 
 func (t *Tap) open(flow Flow, perSecond uint32) (err error) {
+	if err := t.events.SetReadBuffer(eventsBuffer); err != nil {
+		return err
+	}
 	if err := t.events.JoinGroup(unix.NFNLGRP_NFTRACE); err != nil {
 		return fmt.Errorf("listen to traces: %w", err)
 	}
