@@ -102,7 +102,7 @@ func TestKernelBundleTellsWhatTheProxyTells(t *testing.T) {
 				}
 				return all.String()
 			}
-			ofProxy := answers()
+			ofProxy := answers("--intent-only") // a bundle has no more
 			if err := cmd.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}

@@ -71,6 +71,7 @@ func newExplainCommand(root *config.Options) *cobra.Command {
 	cmd.Flags().StringVar(&file, "bundle", "", "File that sluice bundle wrote, to be read instead of asking.")
 	cmd.MarkFlagsMutuallyExclusive("bundle", "manifest-dir")
 	cmd.Flags().StringVarP(&q.output, "output", "o", "text", "How to print: text or json.")
+	cmd.Flags().BoolVar(&q.blind, "intent-only", false, "Say what should be, and do not look what is in the kernel.")
 	addKubeconfig(cmd, &kubeconfig)
 	return cmd
 }

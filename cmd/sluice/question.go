@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/sluice-proxy/sluice/proxy"
@@ -16,6 +17,7 @@ type question struct {
 	service  string // NAMESPACE/NAME
 	from, to string
 	output   string
+	blind    bool // does not want the kernel to be looked at
 }
 
 // views has what was applied last in a family, nil if that is nothing.
@@ -23,11 +25,11 @@ type views func(proxy.Family) *explain.View
 
 // values and questionOf carry a question to a running proxy.
 func (q question) values() url.Values {
-	return url.Values{"service": {q.service}, "from": {q.from}, "to": {q.to}, "output": {q.output}}
+	return url.Values{"service": {q.service}, "from": {q.from}, "to": {q.to}, "output": {q.output}, "blind": {strconv.FormatBool(q.blind)}}
 }
 
 func questionOf(v url.Values) question {
-	return question{service: v.Get("service"), from: v.Get("from"), to: v.Get("to"), output: v.Get("output")}
+	return question{service: v.Get("service"), from: v.Get("from"), to: v.Get("to"), output: v.Get("output"), blind: v.Get("blind") == "true"}
 }
 
 // check names all that is wrong with a question.
@@ -66,6 +68,9 @@ func nobodyLooks(proxy.Family, *proxy.ServicePort, []proxy.Frontend, netip.Addr)
 func (q question) write(w io.Writer, of views, look look) (agrees bool, err error) {
 	if err := q.check(); err != nil {
 		return false, err
+	}
+	if q.blind {
+		look = nobodyLooks
 	}
 	if q.service != "" {
 		return q.writeService(w, of, look)

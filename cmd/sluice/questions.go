@@ -54,9 +54,6 @@ func (q *questions) differences(ctx context.Context) (audit.Report, error) {
 	return report, nil
 }
 
-// kernel is the value of a question that says, with no, that the kernel is not to be looked at.
-const kernel = "kernel"
-
 // look looks at the kernel for an answer.
 func (q *questions) look(ctx context.Context) look {
 	return func(f proxy.Family, port *proxy.ServicePort, frontends []proxy.Frontend, client netip.Addr) *explain.Kernel {
@@ -77,11 +74,7 @@ func (q *questions) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /explain", func(w http.ResponseWriter, r *http.Request) {
 		var body bytes.Buffer
-		look := q.look(r.Context())
-		if r.URL.Query().Get(kernel) == "no" {
-			look = nobodyLooks
-		}
-		agrees, err := questionOf(r.URL.Query()).write(&body, q.view, look)
+		agrees, err := questionOf(r.URL.Query()).write(&body, q.view, q.look(r.Context()))
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return

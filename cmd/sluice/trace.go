@@ -122,11 +122,9 @@ func namesOf(ctx context.Context, q question, flow nft.Flow) (trace.Names, strin
 	if q.from == "" {
 		q.from = "outside"
 	}
-	q.output = "json"
-	values := q.values()
-	values.Set(kernel, "no")
+	q.output, q.blind = "json", true
 	var body bytes.Buffer
-	if err := askProxy(ctx, "/explain", values, &body); err != nil {
+	if err := askProxy(ctx, "/explain", q.values(), &body); err != nil {
 		return nil, fmt.Sprintf("not known here (%v)", err)
 	}
 	var answer struct {
