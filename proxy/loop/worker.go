@@ -177,13 +177,13 @@ func (w *worker) apply(ctx context.Context) {
 		return
 	}
 	w.schedule.succeeded(ended, report.Again)
-	log.V(2).Info("Applied snapshot", "servicePorts", w.want.Len(), "full", report.Full,
-		"setAside", len(report.SetAside), "took", took)
 	a := Applied{Family: w.family, Old: w.applied, New: w.want, Report: report, Took: took, Triggers: w.triggers}
 	w.applied, w.triggers = w.want, nil
 	for _, o := range w.observers {
 		o.Applied(ctx, a)
 	}
+	// Whoever reads this can rely on it that all observers know.
+	log.V(2).Info("Applied snapshot", "servicePorts", w.applied.Len(), "full", report.Full, "setAside", len(report.SetAside), "took", took)
 }
 
 // watch keeps the dataplane's watcher running. Whatever happens while it does not run goes unseen, so
