@@ -17,6 +17,7 @@ func (p *proxier) audits(ctx context.Context, f proxy.Family, doubt func(reason 
 	log := klog.FromContext(ctx)
 	p.questions.audit.Rounds(ctx, f, p.cfg.AuditInterval, func(r audit.Round) {
 		p.metrics.Audited(f, r.Found, r.Err)
+		p.history.Audited(f, len(r.Found), r.Err)
 		switch {
 		case r.Err != nil:
 			log.Error(r.Err, "Kernel not compared with what should be there")
