@@ -30,7 +30,7 @@ type Rules struct {
 	Text    string
 }
 
-// MarkRule is a routing rule that looks at marks.
+// MarkRule is a routing rule that looks at marks, and not Sluice's.
 type MarkRule struct {
 	Priority   int
 	Mark, Mask uint32
@@ -49,6 +49,7 @@ type Listener struct {
 type Want struct {
 	Mode           string // empty: the best of the node's
 	MasqueradeMark uint32
+	RouteMark      uint32 // of mode ipvs
 	NodePorts      PortRange
 	Localhost      bool     // NodePorts are served on 127.0.0.1
 	Relays         []string // modes that do so by a relay, for which the kernel need not route loopback addresses

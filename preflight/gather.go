@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-proxy/sluice/proxy"
 )
@@ -73,7 +74,8 @@ func markRules() []MarkRule {
 	var rules []MarkRule
 	list, _ := netlink.RuleList(netlink.FAMILY_ALL)
 	for _, r := range list {
-		if r.Mark == 0 && r.Mask == nil {
+		// Sluice's own say that the kernel made them, so that systemd-networkd leaves them alone. The kernel makes none with a mark.
+		if r.Mark == 0 && r.Mask == nil || r.Protocol == unix.RTPROT_KERNEL {
 			continue
 		}
 		mask := ^uint32(0)

@@ -88,37 +88,70 @@ var (
 
 	// nft prints what it does to a mark as "meta mark set …" and what it asks of it as "meta mark & MASK".
 	nftMark = regexp.MustCompile(`meta mark(?: set (?:meta )?(?:ct )?mark)? (?:[|&]|and|or) 0x([0-9a-f]+)`)
+
+	// All bits are set by "meta mark set VALUE" and compared by "meta mark VALUE".
+	nftWholeMark = regexp.MustCompile(`meta mark(?: set| [!=]=)? 0x([0-9a-f]+)`)
 )
 
-// marks finds other users of the bit that asks for masquerading.
+// bit is one of packet marks that Sluice uses.
+type bit struct {
+	mask      uint32
+	use, flag string
+}
+
+// marks finds other users of Sluice's bits.
 func marks(f Facts, w Want) []Finding {
+	bits := []bit{{w.MasqueradeMark, "with which Sluice asks for masquerading", "--iptables-masquerade-bit"}}
+	if w.Mode == "ipvs" {
+		bits = append(bits, bit{w.RouteMark, "with which mode ipvs leads packets to its virtual servers", "--ipvs-route-bit"})
+	}
+	var all []Finding
+	for _, b := range bits {
+		if users := b.users(f); len(users) > 0 {
+			text := fmt.Sprintf("others use the bit %#x of packet marks, %s: %s", b.mask, b.use, strings.Join(sortedKeys(users), ", "))
+			all = append(all, Finding{Warning, "marks", text, "choose another " + b.flag})
+		}
+	}
+	return all
+}
+
+// users are the rules of others that set the bit or look at it.
+func (b bit) users(f Facts) map[string]bool {
 	users := map[string]bool{}
 	for _, r := range f.Rules {
 		for _, m := range savedMark.FindAllStringSubmatch(r.Text, -1) {
-			chain, mask := m[1], parse(or(m[3], m[2]))
-			if mask&w.MasqueradeMark != 0 && mask != ^uint32(0) && !strings.HasPrefix(chain, "KUBE-") && !strings.HasPrefix(chain, "SLUICE-") {
+			chain, value, mask := m[1], parse(m[2]), parse(or(m[3], m[2]))
+			if b.isIn(value, mask) && !strings.HasPrefix(chain, "KUBE-") && !strings.HasPrefix(chain, "SLUICE-") {
 				users["iptables chain "+chain] = true
 			}
 		}
 	}
 	for _, m := range nftMark.FindAllStringSubmatch(foreignTables(f.Nft), -1) {
 		// A mask of nearly all bits keeps the others as they are.
-		if mask := parse(m[1]); mask&w.MasqueradeMark != 0 && mask>>16 != 0xffff {
+		if mask := parse(m[1]); mask&b.mask != 0 && mask>>16 != 0xffff {
+			users["nftables: "+m[0]] = true
+		}
+	}
+	for _, m := range nftWholeMark.FindAllStringSubmatch(foreignTables(f.Nft), -1) {
+		if parse(m[1])&b.mask != 0 {
 			users["nftables: "+m[0]] = true
 		}
 	}
 	for _, r := range f.Routing {
-		if r.Mask&w.MasqueradeMark != 0 && r.Mask != ^uint32(0) {
+		if b.isIn(r.Mark, r.Mask) {
 			users[fmt.Sprintf("ip rule %d (fwmark %#x/%#x)", r.Priority, r.Mark, r.Mask)] = true
 		}
 	}
-	if len(users) == 0 {
-		return nil
+	return users
+}
+
+// isIn tells whether a value with a mask is in the bit's way. Where all bits of a mark are set or compared, those that are 1 are: who
+// does so takes the whole mark for his own, as WireGuard's tools do.
+func (b bit) isIn(value, mask uint32) bool {
+	if mask == ^uint32(0) {
+		return value&b.mask != 0
 	}
-	return []Finding{{
-		Warning, "marks", fmt.Sprintf("others use the bit %#x of packet marks, with which Sluice asks for masquerading: %s", w.MasqueradeMark, strings.Join(sortedKeys(users), ", ")),
-		"choose another --iptables-masquerade-bit",
-	}}
+	return mask&b.mask != 0
 }
 
 func parse(hex string) uint32 {

@@ -21,7 +21,7 @@ func clean() Facts {
 }
 
 func want() Want {
-	return Want{MasqueradeMark: 0x4000, NodePorts: PortRange{30000, 32767}, Ports: []uint16{10256, 10249}}
+	return Want{MasqueradeMark: 0x4000, RouteMark: 0x2000, NodePorts: PortRange{30000, 32767}, Ports: []uint16{10256, 10249}}
 }
 
 func TestCleanNodeIsFine(t *testing.T) {
@@ -69,6 +69,16 @@ func TestWhatGetsInTheWayIsFound(t *testing.T) {
 		"mark of others":               {rules("nft", "\n-A cali-x -j MARK --set-xmark 0x10000/0xf0000\n"), nil, OK, ""},
 		"mark of Kubernetes":           {rules("nft", "\n-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000\n"), nil, OK, ""},
 		"comparison of the whole mark": {rules("nft", "\n-A X -m mark --mark 0x4001 -j ACCEPT\n"), nil, Warning, "chain X"},
+		"the whole mark, our bit":      {rules("nft", "\n-A X -j MARK --set-xmark 0xca6c/0xffffffff\n"), nil, Warning, "chain X"},
+		"the whole mark, other bits":   {rules("nft", "\n-A X -j MARK --set-xmark 0x1/0xffffffff\n"), nil, OK, ""},
+		"the bit that leads to IPVS":   {rules("nft", "\n-A X -j MARK --set-xmark 0x2000/0x2000\n"), func(w *Want) { w.Mode = "ipvs" }, Warning, "0x2000"},
+		"that bit in another mode":     {rules("nft", "\n-A X -j MARK --set-xmark 0x2000/0x2000\n"), nil, OK, ""},
+		"WireGuard in nftables": {func(f *Facts) {
+			f.Nft = "table ip wg {\n meta l4proto udp meta mark 0x0000ca6c ct mark set meta mark\n}\n"
+		}, nil, Warning, "meta mark 0x0000ca6c"},
+		"the whole mark in nftables":   {func(f *Facts) { f.Nft = "table ip x {\n meta mark set 0x00000001\n}\n" }, nil, OK, ""},
+		"routing by the whole mark":    {func(f *Facts) { f.Routing = []MarkRule{{100, 0xca6c, 0xffffffff}} }, nil, Warning, "ip rule 100"},
+		"routing by other bits":        {func(f *Facts) { f.Routing = []MarkRule{{100, 0x1, 0xffffffff}} }, nil, OK, ""},
 		"mark in nftables":             {func(f *Facts) { f.Nft = "table inet fw {\n meta mark set meta mark | 0x00004000\n}\n" }, nil, Warning, "nftables"},
 		"kept bits in nftables":        {func(f *Facts) { f.Nft = "table inet fw {\n meta mark set meta mark & 0xffff7fff\n}\n" }, nil, OK, ""},
 		"mark in our own table":        {func(f *Facts) { f.Nft = "table ip sluice {\n meta mark set meta mark | 0x00004000\n}\n" }, nil, OK, ""},

@@ -20,7 +20,7 @@ import (
 // checked are the flags that change what a check looks for.
 var checked = []string{
 	"config", "mode", "iptables-backend", "iptables-masquerade-bit", "iptables-localhost-nodeports", "nodeport-addresses",
-	"healthz-bind-address", "metrics-bind-address", "conntrack-tcp-be-liberal",
+	"ipvs-route-bit", "healthz-bind-address", "metrics-bind-address", "conntrack-tcp-be-liberal",
 }
 
 // usualNodePorts are those of an API server that is told nothing else.
@@ -108,6 +108,7 @@ func check(ctx context.Context, options *config.Options, nodePorts string) ([]pr
 	}
 	want := preflight.Want{
 		MasqueradeMark: cfg.Node.MasqueradeMark,
+		RouteMark:      cfg.IPVS.RouteMark,
 		NodePorts:      ports,
 		Localhost:      cfg.Node.LocalhostNodePorts && cfg.Node.NodePorts.ServesLocalhost(),
 		Relays:         relays,
