@@ -56,8 +56,30 @@ func (v Virtual) keep(ctx context.Context) (bool, error) {
 	return v.KeepInterface(ctx)
 }
 
-// Connections counts those through the virtual servers that Remove removes: they end with it.
+// Spare keeps new connections of the node itself from coming from addresses that go with the interface, as they would while it is
+// there. It is for the time before Remove, in which others end.
+func (Virtual) Spare() error {
+	found, err := kernel.FindCompatInterface()
+	if err != nil || found.Ours {
+		return err
+	}
+	return kernel.SpareCompatAddrs()
+}
+
+// Connections counts those that end with what Remove removes: those through the virtual servers, and the node's own that come from
+// addresses of the interface.
 func (v Virtual) Connections(ctx context.Context) (n uint32, err error) {
+	device, err := kernel.FindCompatInterface()
+	if err != nil {
+		return 0, err
+	}
+	addrs := map[netip.Addr]bool{}
+	for _, a := range device.Addrs {
+		addrs[a] = true
+	}
+	if n, err = socketsAt("/proc/thread-self/net", addrs); err != nil {
+		return 0, err
+	}
 	for _, f := range proxy.Families {
 		loads, err := v.loads(ctx, f)
 		if err != nil {

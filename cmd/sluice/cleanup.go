@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,7 +34,8 @@ func newCleanupCommand(options *config.Options) *cobra.Command {
 		Short: "Remove everything that Sluice, or kube-proxy, has put into this node's kernel",
 		Long: "Remove everything that Sluice has put into this node's kernel, of all modes and both IP families.\n" +
 			"Services are not served any more then. With --kube-proxy, remove instead what kube-proxy has left, of\n" +
-			"all its modes; Sluice may serve meanwhile. What is removed is printed, a line for each object.",
+			"all its modes; Sluice may serve meanwhile. What is removed is printed, a line for each object, and then\n" +
+			"which kernel parameters that kube-proxy sets stay.",
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -63,6 +65,7 @@ type sweeper struct {
 	traces func(context.Context) ([]string, error) // names what remove removes
 	remove func(context.Context) error
 	first  func(context.Context) error // if it is not nil, it is done before anything of any sweeper is removed
+	stays  []kubeproxy.Parameter       // who has left something has set these, too
 }
 
 // sweepers are what the flags ask for.
@@ -109,12 +112,16 @@ func modeSweepers(ctx context.Context, chosen []mode, sysctlRoot string) []sweep
 // rest of what mode ipvs has.
 func kubeProxySweepers() []sweeper {
 	virtual := kubeProxysServers()
-	return []sweeper{
+	all := []sweeper{
 		{name: "kube-proxy's tables", traces: kubeproxy.Tables{}.Traces, remove: kubeproxy.Tables{}.Remove},
-		{name: "kube-proxy's virtual servers", traces: virtual.Traces, remove: virtual.Remove},
-		{name: "kube-proxy's rules", traces: kubeproxy.Rules{}.Traces, remove: kubeproxy.Rules{}.Remove},
-		{name: "kube-proxy's ipsets", traces: kubeproxy.Sets{}.Traces, remove: kubeproxy.Sets{}.Remove},
+		{name: "kube-proxy's virtual servers", traces: virtual.Traces, remove: virtual.Remove, stays: kubeproxy.VirtualParameters},
+		{name: "kube-proxy's rules", traces: kubeproxy.Rules{}.Traces, remove: kubeproxy.Rules{}.Remove, stays: kubeproxy.RulesParameters},
+		{name: "kube-proxy's ipsets", traces: kubeproxy.Sets{}.Traces, remove: kubeproxy.Sets{}.Remove, stays: kubeproxy.VirtualParameters},
 	}
+	for i := range all {
+		all[i].stays = slices.Concat(kubeproxy.TrackingParameters, all[i].stays)
+	}
+	return all
 }
 
 func kubeProxysServers() kubeproxy.Virtual {
@@ -171,7 +178,26 @@ func sweep(ctx context.Context, out io.Writer, sweepers []sweeper, dryRun bool) 
 			fmt.Fprintln(out, what)
 		}
 	}
+	for _, line := range staying(sysctl.Tree{}, sweepers, found) {
+		fmt.Fprintln(out, line)
+	}
 	return errors.Join(errs...)
+}
+
+// staying names the kernel parameters that go with what sweepers found, each once: they are not removed.
+func staying(tree sysctl.Tree, sweepers []sweeper, found [][]string) []string {
+	var lines []string
+	for i, s := range sweepers {
+		if len(found[i]) == 0 {
+			continue
+		}
+		for _, p := range s.stays {
+			if line, stays := p.Stays(tree); stays && !slices.Contains(lines, line) {
+				lines = append(lines, line)
+			}
+		}
+	}
+	return lines
 }
 
 func (s sweeper) wrap(err error) error {

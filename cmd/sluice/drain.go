@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"k8s.io/klog/v2"
+
 	"github.com/sluice-proxy/sluice/ipvs"
 	"github.com/sluice-proxy/sluice/proxy"
 )
@@ -38,34 +40,49 @@ func retire(ctx context.Context, r proxy.Retirer) error {
 		if !left {
 			return nil
 		}
-		if err := pause(ctx); err != nil {
+		if err := pause(ctx, retireAgain); err != nil {
 			return err
 		}
 	}
 }
 
-// drainKubeProxy waits until connections have ended that go through virtual servers of kube-proxy, but no longer than the
-// limit. There are no new ones: Sluice translates them.
+// drainKubeProxy waits until connections have ended that go through virtual servers of kube-proxy or come from addresses of its
+// interface, but no longer than the limit. There are no new ones: Sluice translates them, and they have other addresses.
 func drainKubeProxy(ctx context.Context, limit time.Duration) error {
 	virtual := kubeProxysServers()
-	for since := time.Now(); time.Since(since) < limit; {
-		n, err := virtual.Connections(ctx)
+	if err := virtual.Spare(); err != nil {
+		klog.FromContext(ctx).Error(err, "Connections of the node itself go on to come from addresses of kube-proxy's interface, and end with it")
+	}
+	return awaitNone(ctx, limit, virtual.Connections)
+}
+
+// awaitNone waits until no connection is counted any more, but no longer than the limit.
+func awaitNone(ctx context.Context, limit time.Duration, count func(context.Context) (uint32, error)) error {
+	since := time.Now()
+	for first := true; ; first = false {
+		n, err := count(ctx)
 		if err != nil || n == 0 {
 			return err
 		}
-		if err := pause(ctx); err != nil {
+		rest := limit - time.Since(since)
+		if rest <= 0 {
+			return nil
+		}
+		if first {
+			klog.FromContext(ctx).Info("Waiting for connections to end that depend on kube-proxy's IPVS", "connections", n, "limit", limit)
+		}
+		if err := pause(ctx, min(retireAgain, rest)); err != nil {
 			return err
 		}
 	}
-	return nil
 }
 
 // pause lets connections end.
-func pause(ctx context.Context) error {
+func pause(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(retireAgain):
+	case <-time.After(d):
 		return nil
 	}
 }

@@ -152,6 +152,9 @@ func RemoveKubeProxysInterface(keep bool) error {
 				return err
 			}
 		}
+		if err := forgetLocalRoutes(h, link); err != nil {
+			return err
+		}
 		return h.LinkSetAlias(link, compatAlias)
 	})
 }
