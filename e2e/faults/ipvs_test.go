@@ -52,9 +52,12 @@ func bounceLoopback(s *story) {
 	s.onNode("ip link set lo up")
 }
 
+// virtualServers is the command that lists them.
+const virtualServers = "ipvsadm -Sn"
+
 // ipvsLists are what Sluice has there besides its table: commands, and which lines of what they say.
 var ipvsLists = map[string]*regexp.Regexp{
-	"ipvsadm -Sn":                regexp.MustCompile(`.`),
+	virtualServers:               regexp.MustCompile(`.`),
 	"ip -4 rule":                 regexp.MustCompile(`^(7|8|32800):`),
 	"ip -6 rule":                 regexp.MustCompile(`^(7|8|32800):`),
 	"ip -4 route show table all": regexp.MustCompile(` table 2133[89] `),

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -114,9 +115,13 @@ var traces = map[string]*regexp.Regexp{
 }
 
 // left is what is in the kernel of it.
-func (*kubeProxy) left(s *story) (string, error) {
+func (k *kubeProxy) left(s *story) (string, error) {
 	var left strings.Builder
-	for command, theirs := range traces {
+	all := maps.Clone(traces)
+	if k.mode == "ipvs" {
+		all[virtualServers] = regexp.MustCompile(`.`)
+	}
+	for command, theirs := range all {
 		out, err := s.Node.Run("sh", "-c", command)
 		if err != nil {
 			return "", err

@@ -7,7 +7,9 @@ var ipvsCircuits = []circuit{
 	{"nftables", []string{"nftables", "ipvs", "nftables"}},
 	{"iptables", []string{"iptables-nft", "ipvs", "iptables-legacy", "ipvs", "iptables-nft"}},
 	{"kube-proxy", []string{"ipvs", "kube-proxy-nftables", "ipvs", "kube-proxy-iptables-nft", "ipvs"}},
+	{"kube-proxy-legacy", []string{"ipvs", "kube-proxy-iptables-legacy", "ipvs"}},
 	{"kube-proxy-ipvs", []string{"nftables", "kube-proxy-ipvs", "iptables-nft", "kube-proxy-ipvs", "nftables"}},
+	{"kube-proxy-ipvs-legacy", []string{"iptables-legacy", "kube-proxy-ipvs", "iptables-legacy"}},
 	{"ipvs-kube-proxy-ipvs", []string{"ipvs", "kube-proxy-ipvs", "ipvs"}},
 }
 

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/sluice-proxy/sluice/e2e/suite"
+	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
 )
 
@@ -42,6 +44,11 @@ type circuit struct {
 	stops []string
 }
 
+// needsOwnPorts tells whether IPVS is on the way, which may mix up the answers of connections that share a port.
+func (c circuit) needsOwnPorts(t *testing.T) bool {
+	return slices.ContainsFunc(c.stops, func(stop string) bool { return programNamed(t, stop).isIPVS() })
+}
+
 // circuits go every way between two of Sluice's modes, and between each of them and each mode of kube-proxy, once.
 var circuits = []circuit{
 	{"modes", []string{"nftables", "iptables-nft", "iptables-legacy", "nftables", "iptables-legacy", "iptables-nft", "nftables"}},
@@ -63,15 +70,15 @@ func goRound(t *testing.T, circuits []circuit) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, *programNamed(t, c.stops[0]).mode)
-			s := &story{T: t, world: w, load: w.startTrafficOf(t, switchingWorkers)}
+			s := &story{T: t, world: w, load: w.startTrafficOf(t, switchingWorkers, c.needsOwnPorts(t))}
 			for i, from := range c.stops[:len(c.stops)-1] {
 				to := c.stops[i+1]
 				before := s.load.lost()
 				s.change(programNamed(t, from), programNamed(t, to))
 				if n := s.load.lost() - before; n > 0 {
-					t.Errorf("%s → %s: %d connections were lost", from, to, n)
+					t.Errorf("%s → %s: %d connections were lost: %q", from, to, n, s.load.lostOnes())
 				}
-				t.Logf("%s → %s at %v", from, to, time.Since(s.load.since).Round(time.Second))
+				s.note("%s → %s is done", from, to)
 			}
 			s.load.end()
 		})
@@ -89,6 +96,7 @@ func (s *story) change(from, to program) {
 	} else {
 		s.stop(s.T)
 	}
+	s.note("the former program has ended")
 	if to.kubeProxy != nil {
 		s.launch(s.T, to.kubeProxy.command(s)...)
 		s.awaitKubeProxy(to.kubeProxy)
@@ -96,20 +104,13 @@ func (s *story) change(from, to program) {
 		s.mode, s.kernel = *to.mode, kernels[to.mode.Mode]
 		s.start(s.T, "--ipvs-drain-limit", drainLimit)
 	}
+	s.note("the new one serves")
 	s.load.pass()
 	s.load.speak() // those of the former program go on
-	if from.isIPVS() {
-		// Its connections end with its virtual servers, which wait for that no longer than the limit. Streams move then.
-		s.load.renew()
-		s.load.flowsLost = true
-	}
-	switch {
-	case from.kubeProxy != nil:
-		s.runs(sluiceBinary, "cleanup", "--kube-proxy", "--drain", drainLimit)
-	case to.kubeProxy != nil:
-		s.runs(sluiceBinary, "cleanup", "--drain", drainLimit)
-	}
-	s.awaitNothingOf(from)
+	s.note("the load went on")
+	s.cleanUp(from, to)
+	s.note("what the former one left is removed")
+	s.awaitNothingOf(from, to)
 	s.load.forget()
 	over()
 	s.load.speak()
@@ -120,29 +121,90 @@ func (s *story) change(from, to program) {
 	}
 }
 
-// switchingWorkers make more than 500 new connections a second, if the machine can. An emulated one makes 50, however many try.
+// cleanUp removes what the former program left, as an operator does. Sluice does it by itself after another mode.
+func (s *story) cleanUp(from, to program) {
+	s.Helper()
+	// Connections through IPVS end with its virtual servers, which wait for that no longer than the limit. Streams move then.
+	s.load.flowsLost = s.load.flowsLost || from.isIPVS()
+	command := []string{sluiceBinary, "cleanup", "--drain", drainLimit}
+	switch {
+	case from.kubeProxy != nil && from.isIPVS():
+		done := make(chan error, 1)
+		go func() {
+			out, err := s.Node.Run(command[0], append(command[1:], "--kube-proxy")...)
+			if err != nil {
+				err = fmt.Errorf("%w: %s", err, out)
+			}
+			done <- err
+		}()
+		s.awaitOwnSource()
+		s.load.renew()
+		if err := <-done; err != nil {
+			s.Fatal(err)
+		}
+	case from.kubeProxy != nil:
+		s.runs(append(command, "--kube-proxy")...)
+	case to.kubeProxy != nil:
+		if from.isIPVS() {
+			s.load.renew()
+		}
+		s.runs(command...)
+	case from.isIPVS():
+		s.load.renew()
+	}
+}
+
+// awaitOwnSource waits until new connections of the node do not come from addresses of Services.
+func (s *story) awaitOwnSource() {
+	s.Helper()
+	for _, f := range proxy.Families {
+		vip := clusterIP(s.web, f).Addr().String()
+		eventually(s.T, "connections of the node come from its own address", func() error {
+			out, err := s.Node.Run("ip", "route", "get", vip)
+			if err == nil && strings.Contains(out, " src "+vip+" ") {
+				err = errors.New(out)
+			}
+			return err
+		})
+	}
+}
+
+// note says when something happened.
+func (s *story) note(format string, args ...any) {
+	s.Helper()
+	s.Logf("%6v: "+format, append([]any{time.Since(s.load.since).Round(time.Second)}, args...)...)
+}
+
+// switchingWorkers make more than 500 new connections a second. On an emulated machine there are fewer of them, and each makes fewer.
 var switchingWorkers = max(1, 3/int(lab.Patient(1)))
 
 // drainLimit is short: streams of datagrams never end by themselves.
-const drainLimit = "30s"
+var drainLimit = lab.Patient(20 * time.Second).String()
 
-// awaitNothingOf waits until nothing of a program is left.
-func (s *story) awaitNothingOf(p program) {
+// awaitNothingOf waits until nothing of a program is left, now that another one serves. Between two with IPVS, virtual servers are
+// taken over.
+func (s *story) awaitNothingOf(from, to program) {
 	s.Helper()
 	eventually(s.T, "nothing of the former program is left", func() error {
 		var left string
 		var err error
-		if p.kubeProxy != nil {
-			left, err = p.kubeProxy.left(s)
+		if from.kubeProxy != nil {
+			left, err = from.kubeProxy.left(s)
 		} else {
 			former := *s.world
-			former.mode = *p.mode
-			left, err = kernels[p.mode.Mode].rules(&former)
+			former.mode = *from.mode
+			left, err = kernels[from.mode.Mode].rules(&former)
 		}
-		if err == nil && left != "" {
-			err = errors.New(left)
+		if err != nil {
+			return err
 		}
-		return err
+		for line := range strings.Lines(left) {
+			taken := from.isIPVS() && to.isIPVS() && strings.HasPrefix(line, virtualServers)
+			if !taken {
+				return errors.New(left)
+			}
+		}
+		return nil
 	})
 }
 

@@ -16,14 +16,18 @@ import (
 
 // The load of every story, in both families: pod, node and outside each make new TCP connections and UDP flows, to the
 // ClusterIP and the NodePort of web in turn, longConns connections say something every longPause, each
-// address of the outside is a client of sticky, and a sender streams to stream from one port.
+// address of the outside is a client of sticky, and a sender streams to stream from one port. An emulated machine gets as much
+// in more time: what it cannot carry would only make everything else wait.
+var (
+	freshPause  = lab.Patient(50 * time.Millisecond)
+	longPause   = lab.Patient(time.Second)
+	stickyPause = lab.Patient(250 * time.Millisecond)
+	streamPause = lab.Patient(10 * time.Millisecond)
+)
+
 const (
 	freshWorkers = 2 // for each client, protocol and family
-	freshPause   = 50 * time.Millisecond
 	longConns    = 100
-	longPause    = time.Second
-	stickyPause  = 250 * time.Millisecond
-	streamPause  = 10 * time.Millisecond
 	streamPort   = 7777
 
 	// answerLimit is for an answer that should come: a connection whose first packets are lost gets through in that
@@ -66,7 +70,7 @@ type tally struct {
 type traffic struct {
 	t    *testing.T
 	w    *world
-	own  bool // ports: what the mode says that the load begins with
+	own  bool // ports
 	stop chan struct{}
 	over sync.Once
 	done sync.WaitGroup
@@ -87,15 +91,16 @@ type traffic struct {
 
 func (w *world) startTraffic(t *testing.T) *traffic {
 	t.Helper()
-	return w.startTrafficOf(t, freshWorkers)
+	return w.startTrafficOf(t, freshWorkers, w.kernel.ownPorts)
 }
 
-// startTrafficOf is startTraffic with so many that make new connections, for each client, protocol and family.
-func (w *world) startTrafficOf(t *testing.T, workers int) *traffic {
+// startTrafficOf is startTraffic with so many that make new connections, for each client, protocol and family, from ports of
+// their own or from those that the kernel picks.
+func (w *world) startTrafficOf(t *testing.T, workers int, ownPorts bool) *traffic {
 	t.Helper()
 	tr := &traffic{
 		t: t, w: w, stop: make(chan struct{}), tallies: map[kind]*tally{}, excuses: map[kind]int{},
-		own: w.kernel.ownPorts,
+		own: ownPorts,
 	}
 	for _, k := range []kind{fresh, nodePort, long, sticky, stream} {
 		tr.tallies[k] = &tally{}
@@ -419,6 +424,16 @@ func (tr *traffic) lost() (n int) {
 		n += c.failed
 	}
 	return n
+}
+
+// lostOnes are the first few of them, of each kind.
+func (tr *traffic) lostOnes() (all []string) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	for _, c := range tr.tallies {
+		all = append(all, c.failures...)
+	}
+	return all
 }
 
 func (tr *traffic) halt() {
