@@ -1,4 +1,4 @@
-// Command vuln runs govulncheck on packages, with the database at vuln.go.dev or, where that cannot be reached, with the copy
+// Command vuln runs govulncheck on packages, as releases are built, with the database at vuln.go.dev or, where that cannot be reached, with the copy
 // that its authors publish as a Go module. If neither can be had it says that nothing was checked, and does not fail.
 package main
 
@@ -29,7 +29,7 @@ func main() {
 	}
 	fmt.Println("Database:", source)
 	args := append([]string{"tool", "-modfile=hack/tools/go.mod", "govulncheck", "-db", source}, os.Args[1:]...)
-	cmd := exec.Command("go", args...)
+	cmd := exec.Command("hack/go", args...) // what is judged is the standard library, too
 	cmd.Stderr = os.Stderr
 	found, err := cmd.Output()
 	_, _ = os.Stdout.Write(traces.ReplaceAll(found, nil))
