@@ -1,12 +1,14 @@
 package kubeproxy
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/sluice-proxy/sluice/e2e/suite"
 	"github.com/sluice-proxy/sluice/ipvs/kernel"
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
@@ -28,9 +30,21 @@ func TestKernelNewConnectionsOfTheNodeComeFromItsOwnAddress(t *testing.T) {
 	// Not every kernel has dummy interfaces.
 	setUp := func() {
 		t.Helper()
-		run("ip link add %s type veth peer name kube-other && ip link set %s up", kernel.CompatName, kernel.CompatName)
+		run("ip link add %s type veth peer name kube-other && ip link set kube-other up && ip link set %s up", kernel.CompatName, kernel.CompatName)
+		suite.Eventually(t, "the interface is up", func() error {
+			if state := run("ip -o link show %s", kernel.CompatName); !strings.Contains(state, "LOWER_UP") {
+				return errors.New(state)
+			}
+			return nil
+		})
 		for _, f := range proxy.Families {
 			run("ip addr add %v/%d dev %s $([ %v = IPv4 ] || echo nodad)", lab.In(f, vip), f.Bits(), kernel.CompatName, f)
+			suite.Eventually(t, "its address is the node's", func() error {
+				if route := run("ip route get %v", lab.In(f, vip)); !strings.HasPrefix(route, "local ") {
+					return errors.New(route)
+				}
+				return nil
+			})
 		}
 	}
 	source := regexp.MustCompile(` src (\S+)`)
