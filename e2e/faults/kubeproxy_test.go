@@ -77,6 +77,9 @@ func (s *story) awaitKubeProxy(k *kubeProxy) {
 	}
 }
 
+// ipFamilies are the words of ip.
+var ipFamilies = map[proxy.Family]string{proxy.IPv4: "inet", proxy.IPv6: "inet6"}
+
 // serves says what of a Service is not in the kernel. IPVS gets one backend after the other, rules come all at once.
 func (k *kubeProxy) serves(s *story, svc *corev1.Service, f proxy.Family, backends int) error {
 	at := clusterIP(svc, f)
@@ -96,6 +99,13 @@ func (k *kubeProxy) serves(s *story, svc *corev1.Service, f proxy.Family, backen
 	}
 	words := strings.Fields(command)
 	out, err := s.Node.Run(words[0], words[1:]...)
+	if err == nil && k.mode == "ipvs" {
+		// Sluice in mode ipvs has left the same virtual servers.
+		var bound string
+		if bound, err = s.Node.Run("ip", "-o", "addr", "show", "dev", "kube-ipvs0"); err == nil && !strings.Contains(bound, fmt.Sprintf(" %s %v/", ipFamilies[f], at.Addr())) {
+			err = fmt.Errorf("%v is not on kube-ipvs0", at.Addr())
+		}
+	}
 	if n := len(regexp.MustCompile(pattern).FindAllString(out, -1)); err == nil && n < want {
 		err = fmt.Errorf("%s: %d, want %d", pattern, n, want)
 	}
