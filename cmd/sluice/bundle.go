@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"github.com/sluice-proxy/sluice/bundle"
 	"github.com/sluice-proxy/sluice/cmd/sluice/config"
 	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/audit"
 	"github.com/sluice-proxy/sluice/proxy/explain"
 	"github.com/sluice-proxy/sluice/proxy/record"
 )
@@ -21,11 +23,15 @@ import (
 // recordFile is the piece of a bundle that says what is served, and why.
 const recordFile = "record.jsonl"
 
+// diffFile is the piece that says how the kernel differed.
+const diffFile = "diff.json"
+
 // about is the first piece of a bundle.
 const about = `What a Sluice did on a node, for support. There are no Secrets in it: Sluice reads none, and neither environment nor kubeconfig
 is packed. There are names and addresses of Services, endpoints and the node.
 
 record.jsonl   what was served at that time, and what the cluster says of it; sluice explain --bundle reads it
+diff.json      how the kernel differed from what was served; sluice diff --bundle reads it
 syncs.json     what was done lately, and what was known of the kernel's state
 metrics.txt    the metrics
 config.json    the configuration in force
@@ -88,7 +94,7 @@ func packInto(ctx context.Context, out, stderr io.Writer) error {
 // pieces are all files of a bundle.
 func pieces() []bundle.Piece {
 	all := []bundle.Piece{bundle.Text("README.txt", about)}
-	for _, asked := range [][2]string{{recordFile, "/record"}, {"syncs.json", "/syncs"}, {"metrics.txt", "/metrics"}, {"config.json", "/config"}} {
+	for _, asked := range [][2]string{{recordFile, "/record"}, {diffFile, "/diff"}, {"syncs.json", "/syncs"}, {"metrics.txt", "/metrics"}, {"config.json", "/config"}} {
 		all = append(all, bundle.Piece{Name: asked[0], Write: func(ctx context.Context, w io.Writer) error {
 			return askProxy(ctx, asked[1], nil, w)
 		}})
@@ -140,6 +146,19 @@ func copyFiles(w io.Writer, names ...string) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// comparedInBundle is what a comparison found when a bundle was made.
+func comparedInBundle(file string) (report audit.Report, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return report, err
+	}
+	defer func() { _ = f.Close() }()
+	if err := bundle.Find(f, diffFile, func(from io.Reader) error { return json.NewDecoder(from).Decode(&report) }); err != nil {
+		return report, fmt.Errorf("%s: %w", file, err)
+	}
+	return report, nil
 }
 
 // viewsOfBundle are what was served where and when a bundle was made.

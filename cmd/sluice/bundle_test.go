@@ -69,6 +69,7 @@ func TestKernelBundleTellsWhatTheProxyTells(t *testing.T) {
 			for name, part := range map[string]string{
 				"README.txt":              "There are no Secrets in it",
 				recordFile:                `"name":"web"`,
+				diffFile:                  `"differences": []`,
 				"syncs.json":              `"servicePorts": 1`,
 				"metrics.txt":             "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
 				"config.json":             `"kubeproxy.config.k8s.io"`,
@@ -103,6 +104,9 @@ func TestKernelBundleTellsWhatTheProxyTells(t *testing.T) {
 				return all.String()
 			}
 			ofProxy := answers("--intent-only") // a bundle has no more
+			if out, err := ns.sluice("diff", "--bundle", file).CombinedOutput(); err != nil || len(out) > 0 {
+				t.Errorf("diff of the bundle: %v: %s", err, out)
+			}
 			if err := cmd.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}

@@ -30,15 +30,16 @@ const shownDifferences = 40
 
 func newDiffCommand(root *config.Options) *cobra.Command {
 	options, flags := borrow(compared)
-	var output string
+	var output, file string
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "diff",
 		Short: "Compare what is in this node's kernel with what should be there",
 		Long: "Compare what is in this node's kernel with what should be there: name what is missing, what was altered, and\n" +
 			"what is foreign among what is Sluice's. Nothing is changed. The Sluice that runs on the node is asked; with\n" +
-			"--manifest-dir, the files are what should be there, and --mode says in which mode. The exit code is 0 if\n" +
-			"kernel and intent agree, which prints nothing, 2 if they do not, and 1 after an error.",
+			"--manifest-dir, the files are what should be there, and --mode says in which mode; --bundle shows what was found\n" +
+			"when that was packed. The exit code is 0 if kernel and intent agree, which prints nothing, 2 if they do not, and 1\n" +
+			"after an error.",
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -49,7 +50,7 @@ func newDiffCommand(root *config.Options) *cobra.Command {
 			if err := root.StartLogging(); err != nil {
 				return err
 			}
-			report, err := compare(cmd.Context(), options)
+			report, err := compare(cmd.Context(), options, file)
 			if err != nil {
 				return err
 			}
@@ -65,6 +66,8 @@ func newDiffCommand(root *config.Options) *cobra.Command {
 		},
 	}
 	cmd.Flags().AddFlagSet(flags)
+	cmd.Flags().StringVar(&file, "bundle", "", "File that sluice bundle wrote, to be read instead of comparing.")
+	cmd.MarkFlagsMutuallyExclusive("bundle", "manifest-dir")
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "How to print: text or json.")
 	cmd.Flags().BoolVar(&all, "all", false, fmt.Sprintf("Print all differences, not only the first %d.", shownDifferences))
 	return cmd
@@ -78,8 +81,11 @@ func most(all bool) int {
 	return shownDifferences
 }
 
-// compare asks the proxy, or reads files.
-func compare(ctx context.Context, options *config.Options) (report audit.Report, err error) {
+// compare asks the proxy, or reads a bundle, or files.
+func compare(ctx context.Context, options *config.Options, bundled string) (report audit.Report, err error) {
+	if bundled != "" {
+		return comparedInBundle(bundled)
+	}
 	cfg, err := validated(options)
 	if err != nil {
 		return report, err
