@@ -19,6 +19,9 @@ import (
 // else's changes of rules while it takes one.
 const maxElements = 2000
 
+// maxTries is how often it is tried to apply something while others change virtual servers.
+const maxTries = 5
+
 // router sets rules and routes.
 type router interface {
 	// Apply compares want with what is there.
@@ -131,7 +134,7 @@ func (d *dataplane) reported() proxy.Report {
 
 // settle applies want without the ServicePorts that are set aside, and sets aside those that the kernel refuses.
 func (d *dataplane) settle(ctx context.Context, want *proxy.Snapshot) error {
-	for {
+	for tries := 1; ; tries++ {
 		refused, err := d.attempt(ctx, d.shelf.Without(want))
 		if err == nil && len(refused) == 0 {
 			return nil
@@ -139,6 +142,7 @@ func (d *dataplane) settle(ctx context.Context, want *proxy.Snapshot) error {
 		d.forget() // what became of the last step is not known
 		refusal, ok := errors.AsType[*nft.RefusedError](err)
 		switch {
+		case tries < maxTries && disturbed(refused, err):
 		case err != nil && (!ok || refusal.Resource || d.fresh):
 			return err
 		case d.fresh:
@@ -146,6 +150,15 @@ func (d *dataplane) settle(ctx context.Context, want *proxy.Snapshot) error {
 		}
 		// Otherwise somebody may have changed what is there, which is nobody's fault here.
 	}
+}
+
+// disturbed tells whether somebody else may be to blame for a refusal of the kernel.
+func disturbed(refused []shelf.Offence, err error) bool {
+	is := func(err error) bool {
+		e, ok := errors.AsType[*kernel.Error](err)
+		return ok && e.Disturbed()
+	}
+	return is(err) || slices.ContainsFunc(refused, func(o shelf.Offence) bool { return is(o.Err) })
 }
 
 // attempt makes the kernel hold target, but for what it gives back as refused.

@@ -3,6 +3,7 @@ package ipvs
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -336,6 +337,49 @@ func TestKernelExcludedServerIsLeft(t *testing.T) {
 		other := kernel.ID{Addr: netip.AddrPortFrom(n.addr("10.96.0.11"), 80), Protocol: proxy.TCP}
 		if len(n.servers.Backing[other]) != 1 {
 			n.t.Error("the other Service is not served")
+		}
+	})
+}
+
+// TestKernelDisturbanceIsNobodysFault has somebody remove all virtual servers, or put some there, at each moment of a repair: no Service
+// is set aside for that.
+func TestKernelDisturbanceIsNobodysFault(t *testing.T) {
+	inKernels(t, func(n *node) {
+		services := []service{{name: "web", ip: "10.96.0.10", backends: []int{1, 2}}, {name: "dns", ip: "10.96.0.11", protocol: proxy.UDP, backends: []int{4}}}
+		want := n.snapshot(services...)
+		n.apply(n.dataplane(), want)
+		n.settle(n.dataplane(), want)
+		whole := n.holdings()
+		for name, disturb := range map[string]func(){
+			"cleared": func() { clear(n.servers.Servers); clear(n.servers.Backing) },
+			"filled": func() {
+				for id, s := range whole.Servers {
+					if _, there := n.servers.Servers[id]; !there {
+						n.servers.Servers[id], n.servers.Backing[id] = s, maps.Clone(whole.Backing[id])
+					}
+				}
+			},
+		} {
+			for at := 1; at < 20; at++ {
+				clear(n.servers.Servers)
+				clear(n.servers.Backing)
+				calls := 0
+				n.servers.Fail = func() bool {
+					if calls++; calls == at {
+						disturb()
+					}
+					return false
+				}
+				d := n.dataplane()
+				n.apply(d, want)
+				n.servers.Fail = nil
+				d.Resync("test") // what happened after the last look
+				n.apply(d, want)
+				n.settle(d, want)
+				if diff := cmp.Diff(whole, n.holdings(), ordered...); diff != "" {
+					n.t.Errorf("%s at call %d: (-want +got)\n%s", name, at, diff)
+				}
+			}
 		}
 	})
 }

@@ -80,7 +80,7 @@ func TestKernelTableOfAnotherLayoutIsReplaced(t *testing.T) {
 	}
 }
 
-// TestKernelMarksTellWhoseServersAre looses the table, and the process that knew: what is known by a mark of ours is recognised beside
+// TestKernelMarksTellWhoseServersAre loses the table, and the process that knew: what is known by a mark of ours is recognised beside
 // our sentinel, and nothing else is.
 func TestKernelMarksTellWhoseServersAre(t *testing.T) {
 	inKernels(t, func(n *node) {

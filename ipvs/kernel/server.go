@@ -114,6 +114,18 @@ func (e *Error) Resource() bool {
 	return false
 }
 
+// Disturbed says that things are not as they were when the command was thought of: what it adds is there, or what it changes is not.
+// Somebody else has been here meanwhile.
+func (e *Error) Disturbed() bool {
+	switch e.Command.Op {
+	case AddServer, AddDest:
+		return errors.Is(e.Err, unix.EEXIST) || errors.Is(e.Err, unix.ESRCH)
+	case SetServer: // otherwise it is the scheduler that is missing
+		return errors.Is(e.Err, unix.ESRCH)
+	}
+	return e.Missing()
+}
+
 // Unwrap is what the kernel said.
 func (e *Error) Unwrap() error { return e.Err }
 
