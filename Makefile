@@ -15,9 +15,9 @@ PATH     := $(PATH):/usr/sbin:/sbin
 DEMO_DEPS := iptables:iptables
 TEST_DEPS := $(DEMO_DEPS) nft:nftables ipset:ipset etcd:etcd-server ip:iproute2 gcc:gcc chromium-headless-shell,chromium,google-chrome:chromium-headless-shell
 
-# The suites with a real API server, and the packages of all others. TestCluster/ipvs is for the virtual machine, below; TestFaults/ipvs
-# and TestSwitchingIPVS are for it, too, but run by hand: ipvs/README.md says how, and why.
-CLUSTER  := -skip TestCluster/ipvs|TestFaults/ipvs|TestSwitchingIPVS ./e2e/cluster/... ./e2e/faults/... ./e2e/manifests/...
+# The suites with a real API server, and the packages of all others. TestCluster/ipvs and TestShippedIPVS are for the virtual machine, below;
+# TestFaults/ipvs and TestSwitchingIPVS are for it, too, but run by hand: ipvs/README.md says how, and why.
+CLUSTER  := -skip TestCluster/ipvs|TestFaults/ipvs|TestSwitchingIPVS|TestShippedIPVS ./e2e/cluster/... ./e2e/faults/... ./e2e/manifests/...
 PACKAGES = $(shell $(GO) list ./... | grep -v -e /e2e/cluster -e /e2e/faults -e /e2e/manifests -e /e2e/vm -e /e2e/ipvs)
 
 # The virtual machine with an older kernel, and what is tested in it.
@@ -37,12 +37,13 @@ VM_SUITES = -suite 'virtual machine: ./e2e/vm' \
 	-suite 'guards in kernel 6.1: -exec $(VM) -run TestKernelGuard/IPv4|TestKernelManyClients ./nftables' \
 	-suite 'IPVS: -exec $(VM) -run $(IPVS_TESTS) -skip //$(IPVS_SKIP) ./e2e/ipvs -args -sluice=$(CURDIR)/bin/sluice' \
 	-suite 'IPVS cluster: -exec $(VM) -run TestCluster/ipvs -skip TestCluster/ipvs/($(IPVS_ALIKE)) ./e2e/cluster -args -sluice=$(CURDIR)/bin/sluice' \
+	-suite 'IPVS as shipped: -exec $(VM) -run TestShippedIPVS ./e2e/manifests -args -sluice=$(CURDIR)/bin/sluice -judges=$(CURDIR)/bin/judges' \
 	-suite 'clock: -exec $(VM) -run TestFaults/nftables/ClockJump ./e2e/faults -args -sluice=$(CURDIR)/bin/sluice'
 
 # What is released for each of these: the binary, what it consists of, and all licences.
 ARCHES   := amd64 arm64
 
-.PHONY: all build lint vuln cross reproducible image test kernel cluster vm shell-vm demo bench fuzz pictures deps clean help
+.PHONY: all build lint vuln cross reproducible image judges test kernel cluster vm shell-vm demo bench fuzz pictures deps clean help
 .SILENT:
 
 all: build lint test ## build, lint and test
@@ -73,7 +74,10 @@ reproducible: ## the same source makes the same bytes, the second time in anothe
 image: ## the container image, where Docker is; IMAGE=sluice:VERSION
 	docker build --build-arg VERSION=$(VERSION) --tag $(IMAGE) .
 
-test: build deps apiserver ## every suite, with the race detector; a skipped test is a failed one
+judges: ## bin/judges: the rules of Prometheus, Grafana and kustomize, for tests
+	$(GO) -C e2e/judges build -o ../../bin/judges .
+
+test: build judges deps apiserver ## every suite, with the race detector; a skipped test is a failed one
 	$(GO) run ./hack/testsum \
 		-suite 'unit, property and kernel: -race $(PACKAGES)' \
 		-suite 'cluster: $(CLUSTER)' \
@@ -86,7 +90,7 @@ kernel: deps e2e/bin/kube-proxy ## only what needs the kernel: scenarios packet 
 cluster: deps apiserver ## only the cluster suite: a real API server, the real binary, real packets
 	$(GO) run ./hack/testsum -suite 'cluster: $(CLUSTER)'
 
-vm: build deps apiserver ## only what runs in a virtual machine, with Debian's kernel 6.1
+vm: build judges deps apiserver ## only what runs in a virtual machine, with Debian's kernel 6.1
 	$(GO) run ./hack/testsum $(VM_SUITES)
 
 shell-vm: ## a shell in that machine, over these files; what it writes is lost

@@ -1,18 +1,10 @@
 package faults
 
 import (
-	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// clockIsOurs tells whether the clock may be set: in the virtual machine of e2e/vm, which nobody shares.
-func clockIsOurs() bool {
-	settings, err := os.ReadFile("/proc/cmdline")
-	return err == nil && strings.Contains(string(settings), " vm_stage2=")
-}
 
 // clockJump: the machine's clock is set forward, and back. Nothing that Sluice waits for comes sooner or later.
 func clockJump(s *story) {

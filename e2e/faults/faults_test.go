@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/sluice-proxy/sluice/e2e/suite"
+	"github.com/sluice-proxy/sluice/e2e/vm"
 )
 
 // story breaks something under load.
@@ -44,7 +45,7 @@ var tales = []tale{
 // TestFaults tells each story in the same world. Afterwards the kernel holds what it did before.
 func TestFaults(t *testing.T) {
 	told := tales
-	if clockIsOurs() {
+	if vm.Here() {
 		told = append(told, tale{"ClockJump", clockJump, nil})
 	}
 	for _, mode := range suite.Modes {

@@ -216,3 +216,38 @@ func TestKernelForeignServersStay(t *testing.T) {
 		}
 	})
 }
+
+// TestKernelCleanupNeedsNoTable cleans up where the table is that of another version, and where it is gone: of Sluice's virtual servers
+// those known by a mark are recognised even then. Those of others stay.
+func TestKernelCleanupNeedsNoTable(t *testing.T) {
+	each(t, func(t *testing.T, s *site) {
+		somebodys := s.text(netip.MustParseAddr("203.0.113.99"), 80)
+		s.run("ipvsadm -A -t " + somebodys + " -s wlc")
+		foreign := s.servers()
+		routes := cluster
+		routes[proxy.FromOutside].Pool = proxy.LocalPool
+		web := s.web(proxy.TCP, s.pods(s.Pods...), proxy.Frontend{Kind: proxy.LoadBalancerIP, Addr: s.in(external, 80), Routes: routes})
+		web.Local = s.pods(s.Pods[0])
+		table := "ip sluice-ipvs"
+		if s.family == proxy.IPv6 {
+			table = "ip6 sluice-ipvs"
+		}
+		left := func(damage string) string {
+			t.Helper()
+			s.restart()
+			s.serve(web)
+			s.run(damage)
+			s.must(s.Node.Do(func() error { return s.mode.Cleanup(t.Context()) }))
+			if rules := s.run("nft list ruleset") + s.ip("rule"); strings.Contains(rules, "sluice") || strings.Contains(rules, "0x2000") {
+				t.Errorf("%s, and then a clean-up left:\n%s", damage, rules)
+			}
+			return s.servers()
+		}
+		if now := left("nft add set " + table + " strange { type ipv4_addr; }"); now != foreign {
+			t.Errorf("with a table of another layout, virtual servers were\n%s\nand are\n%s", foreign, now)
+		}
+		if now := left("nft delete table " + table); strings.Contains(now, "-A -f ") || !strings.Contains(now, somebodys) {
+			t.Errorf("without a table these virtual servers are left:\n%s", now)
+		}
+	})
+}

@@ -184,7 +184,31 @@ func TestKernelDamageIsNoticedAndRepaired(t *testing.T) {
 				t.Errorf("watch: %v", err)
 			}
 		}()
-		time.Sleep(moment) // what happens before it watches is not noticed
+		ip, table := "-4", "ip sluice-ipvs"
+		if s.family == proxy.IPv6 {
+			ip, table = "-6", "ip6 sluice-ipvs"
+		}
+		s.eventually("the watch begins", func() bool { // what happens before is not noticed
+			for _, op := range []string{"add", "delete"} {
+				s.run("nft " + op + " element " + table + " outer-ips { " + lab.In(s.family, external).String() + " }")
+			}
+			return len(doubts) > 0
+		})
+		noticed := func(damage string) {
+			t.Helper()
+			for late := time.After(3 * patience); ; {
+				select {
+				case reason := <-doubts:
+					if strings.Contains(reason, "set outer-ips") {
+						continue // that was the beginning
+					}
+					t.Logf("%s: %s", damage, reason)
+					return
+				case <-late:
+					t.Fatalf("%s: not noticed", damage)
+				}
+			}
+		}
 		web, pod := "-t "+s.text(vip, 80), s.pods(s.Pods[0])[0].Addr.String()
 		server, backend := "virtual server "+s.text(vip, 80)+"/tcp", " backend "+pod
 		if found := s.differences(); len(found) > 0 {
@@ -204,23 +228,15 @@ func TestKernelDamageIsNoticedAndRepaired(t *testing.T) {
 			{"ipvsadm -e " + web + " -r " + pod + " -m -w 9", "altered " + server + backend},
 			{"ipvsadm -e " + web + " -r " + pod + " -m -w 1 -x 1", "altered " + server + backend},
 			{"ipvsadm -a " + web + " -r " + s.text(external, 1) + " -m", "foreign " + server + " backend " + s.text(external, 1)},
+			{"nft add table TABLE { flags dormant; }", "altered table " + ipvs.Table},
 			{"nft flush ruleset", "missing table " + ipvs.Table},
 		} {
-			damage := x.damage
-			family := "-4"
-			if s.family == proxy.IPv6 {
-				family = "-6"
-			}
-			s.run(strings.ReplaceAll(damage, "FAMILY", family))
+			damage := strings.NewReplacer("FAMILY", ip, "TABLE", table).Replace(x.damage)
+			s.run(damage)
 			if strings.HasSuffix(damage, "down") {
 				s.run("ip link set lo up")
 			}
-			select {
-			case reason := <-doubts:
-				t.Logf("%s: %s", damage, reason)
-			case <-time.After(3 * patience):
-				t.Fatalf("%s: not noticed", damage)
-			}
+			noticed(damage)
 			named := func(found string) bool {
 				return found == x.named || strings.HasSuffix(x.named, " ") && strings.HasPrefix(found, x.named)
 			}

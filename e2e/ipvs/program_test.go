@@ -129,7 +129,13 @@ func TestKernelProgramServes(t *testing.T) {
 	if what := "virtual server 10.96.0.10:80/tcp of testing/web is gone"; !strings.Contains(said.String(), what) {
 		t.Errorf("the log does not say %q", what)
 	}
-	if n := s.repairs(); n < 2 {
+	const parameter = "/proc/sys/net/ipv4/vs/expire_nodest_conn"
+	s.run("sysctl -qw net.ipv4.vs.expire_nodest_conn=0")
+	s.eventually("a repair of a parameter", func() bool { return s.run("cat "+parameter) == "1\n" })
+	if what := "kernel parameter " + parameter + " is 0 instead of 1"; !strings.Contains(said.String(), what) {
+		t.Errorf("the log does not say %q", what)
+	}
+	if n := s.repairs(); n < 3 {
 		t.Errorf("%d repairs are counted", n)
 	}
 	answersLocalhost := func(pod *lab.Host) {

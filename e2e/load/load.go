@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	workers = 4
-	// pause bounds the load: each worker makes at most 250 connections a second.
+	usual = 4 // clients
+	// pause bounds the load: each client makes at most 250 connections a second.
 	pause = 4 * time.Millisecond
 )
 
@@ -74,9 +74,12 @@ type Load struct {
 }
 
 // Start starts a load of several clients on one host.
-func Start(from *lab.Host, p lab.Probe) *Load {
+func Start(from *lab.Host, p lab.Probe) *Load { return StartOf(from, p, usual) }
+
+// StartOf is Start with so many clients.
+func StartOf(from *lab.Host, p lab.Probe, clients int) *Load {
 	l := &Load{stop: make(chan struct{}), counts: Counts{Answers: map[string]int{}}, absent: map[string]int{}}
-	for range workers {
+	for range clients {
 		l.done.Go(func() { l.run(from, p) })
 	}
 	return l

@@ -40,13 +40,13 @@ var ways = []way{
 
 func (w way) String() string { return w.mode + "-" + w.backend }
 
-// elsewhere are the needs of modes that the kernels of build machines cannot run.
-var elsewhere = map[string][]corev1.Capability{"ipvs": {"NET_ADMIN"}}
+// elsewhere are those that the kernels of build machines do not have.
+var elsewhere = []way{{"ipvs", "nft", []corev1.Capability{"NET_ADMIN"}}}
 
 // capabilitiesOf are what a mode needs, whatever the backend.
 func capabilitiesOf(mode string) []corev1.Capability {
-	all := slices.Clone(elsewhere[mode])
-	for _, w := range ways {
+	var all []corev1.Capability
+	for _, w := range slices.Concat(ways, elsewhere) {
 		if w.mode == mode {
 			all = append(all, w.needs...)
 		}
@@ -166,7 +166,10 @@ func (n *node) wantAnswer(t *testing.T, from *lab.Host, p lab.Probe, pod *lab.Ho
 func (n *node) flush(t *testing.T) {
 	t.Helper()
 	commands := [][]string{{"nft", "flush", "ruleset"}}
-	if n.backend == "legacy" {
+	switch {
+	case n.mode == "ipvs":
+		commands = append(commands, []string{"ipvsadm", "-C"})
+	case n.backend == "legacy":
 		commands = [][]string{{"iptables-legacy", "-t", "nat", "-F"}, {"ip6tables-legacy", "-t", "nat", "-F"}}
 	}
 	for _, command := range commands {
@@ -190,54 +193,57 @@ func (n *node) rules(t *testing.T) string {
 	return out
 }
 
-func TestDaemonSetServesWithThePrivilegesThatItGives(t *testing.T) {
+// eachWay runs a test in each of some ways.
+func eachWay(t *testing.T, ways []way, test func(t *testing.T, n *node)) {
 	for _, w := range ways {
 		t.Run(w.String(), func(t *testing.T) {
 			t.Parallel()
 			n := newNode(t, w)
 			n.publish(t, n.Pods[1])
-
-			n.init(t).start(t, n.Node).succeeds(t)
-			if rules := n.rules(t); hasRulesOfSluice(rules) {
-				t.Errorf("the init container left rules:\n%s", rules)
-			}
-			sluice := n.main(t).start(t, n.Node)
-			sluice.awaitReady(t)
-			n.wantServed(t, n.Pods[1])
-			n.publish(t, n.Pods[2])
-			n.wantServed(t, n.Pods[2])
-			sluice.wantNoComplaints(t)
-
-			n.flush(t)
-			n.wantServed(t, n.Pods[2])
-			sluice.stop(t)
-			n.wantServed(t, n.Pods[2])
+			test(t, n)
 		})
 	}
 }
 
-func TestEveryCapabilityIsNeeded(t *testing.T) {
-	for _, w := range ways {
-		t.Run(w.String(), func(t *testing.T) {
-			t.Parallel()
-			n := newNode(t, w)
-			n.publish(t, n.Pods[1])
-			n.init(t).start(t, n.Node).succeeds(t)
-			c := n.main(t)
-			if diff := cmp.Diff(capabilitiesOf(w.mode), c.spec.SecurityContext.Capabilities.Add); diff != "" {
-				t.Errorf("capabilities (-needed +given):\n%s", diff)
-			}
-			for i, missing := range w.needs {
-				c.spec.SecurityContext.Capabilities.Add = slices.Delete(slices.Clone(w.needs), i, i+1)
-				if text := c.start(t, n.Node).fails(t); !strings.Contains(text, "mode "+w.mode+" cannot work on this node") {
-					t.Errorf("without %s sluice says:\n%s", missing, text)
-				}
-			}
-			c.spec.SecurityContext.Capabilities.Add = w.needs
-			c.start(t, n.Node).awaitReady(t)
-			n.wantServed(t, n.Pods[1])
-		})
+func TestDaemonSetServesWithThePrivilegesThatItGives(t *testing.T) {
+	eachWay(t, ways, servesWithItsPrivileges)
+}
+
+func servesWithItsPrivileges(t *testing.T, n *node) {
+	n.init(t).start(t, n.Node).succeeds(t)
+	if rules := n.rules(t); hasRulesOfSluice(rules) {
+		t.Errorf("the init container left rules:\n%s", rules)
 	}
+	sluice := n.main(t).start(t, n.Node)
+	sluice.awaitReady(t)
+	n.wantServed(t, n.Pods[1])
+	n.publish(t, n.Pods[2])
+	n.wantServed(t, n.Pods[2])
+	sluice.wantNoComplaints(t)
+
+	n.flush(t)
+	n.wantServed(t, n.Pods[2])
+	sluice.stop(t)
+	n.wantServed(t, n.Pods[2])
+}
+
+func TestEveryCapabilityIsNeeded(t *testing.T) { eachWay(t, ways, needsItsCapabilities) }
+
+func needsItsCapabilities(t *testing.T, n *node) {
+	n.init(t).start(t, n.Node).succeeds(t)
+	c := n.main(t)
+	if diff := cmp.Diff(capabilitiesOf(n.mode), c.spec.SecurityContext.Capabilities.Add); diff != "" {
+		t.Errorf("capabilities (-needed +given):\n%s", diff)
+	}
+	for i, missing := range n.needs {
+		c.spec.SecurityContext.Capabilities.Add = slices.Delete(slices.Clone(n.needs), i, i+1)
+		if text := c.start(t, n.Node).fails(t); !strings.Contains(text, "mode "+n.mode+" cannot work on this node") {
+			t.Errorf("without %s sluice says:\n%s", missing, text)
+		}
+	}
+	c.spec.SecurityContext.Capabilities.Add = n.needs
+	c.start(t, n.Node).awaitReady(t)
+	n.wantServed(t, n.Pods[1])
 }
 
 // Where the mode is not named, every mode must be possible.
@@ -280,27 +286,24 @@ func TestMainContainerStartsAfterOthersTunedTheKernel(t *testing.T) {
 }
 
 func TestCleanupRemovesEverythingWithThePrivilegesThatItHas(t *testing.T) {
-	for _, w := range ways {
-		t.Run(w.String(), func(t *testing.T) {
-			t.Parallel()
-			n := newNode(t, w)
-			n.publish(t, n.Pods[1])
-			n.init(t).start(t, n.Node).succeeds(t)
-			sluice := n.main(t).start(t, n.Node)
-			sluice.awaitReady(t)
-			sluice.Kill()
-			if !hasRulesOfSluice(n.rules(t)) {
-				t.Fatal("no rules to clean up")
-			}
-			n.cleanup().start(t, n.Node).succeeds(t)
-			if rules := n.rules(t); hasRulesOfSluice(rules) {
-				t.Errorf("clean-up left:\n%s", rules)
-			}
-			after := n.cleanup().with("--dry-run").start(t, n.Node)
-			after.succeeds(t)
-			if said := after.log(t); said != "Nothing to remove\n" {
-				t.Errorf("after the clean-up, a dry run says:\n%s", said)
-			}
-		})
+	eachWay(t, ways, cleansUpWithItsPrivileges)
+}
+
+func cleansUpWithItsPrivileges(t *testing.T, n *node) {
+	n.init(t).start(t, n.Node).succeeds(t)
+	sluice := n.main(t).start(t, n.Node)
+	sluice.awaitReady(t)
+	sluice.Kill()
+	if !hasRulesOfSluice(n.rules(t)) {
+		t.Fatal("no rules to clean up")
+	}
+	n.cleanup().start(t, n.Node).succeeds(t)
+	if rules := n.rules(t); hasRulesOfSluice(rules) {
+		t.Errorf("clean-up left:\n%s", rules)
+	}
+	after := n.cleanup().with("--dry-run").start(t, n.Node)
+	after.succeeds(t)
+	if said := after.log(t); said != "Nothing to remove\n" {
+		t.Errorf("after the clean-up, a dry run says:\n%s", said)
 	}
 }

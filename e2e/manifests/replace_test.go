@@ -105,7 +105,7 @@ func (w *world) rules(t *testing.T) string {
 
 // hasRulesOfSluice tells whether there are any, of whatever mode.
 func hasRulesOfSluice(rules string) bool {
-	return strings.Contains(rules, "SLUICE-") || strings.Contains(rules, "table ip sluice {")
+	return strings.Contains(rules, "SLUICE-") || strings.Contains(rules, "table ip sluice {") || strings.Contains(rules, "table ip sluice-ipvs {")
 }
 
 // traffic is a load on a Service, by its ClusterIP and its NodePort, and a connection that stays open.
