@@ -155,7 +155,13 @@ func comparedInBundle(file string) (report audit.Report, err error) {
 		return report, err
 	}
 	defer func() { _ = f.Close() }()
-	if err := bundle.Find(f, diffFile, func(from io.Reader) error { return json.NewDecoder(from).Decode(&report) }); err != nil {
+	if err := bundle.Find(f, diffFile, func(from io.Reader) error {
+		err := json.NewDecoder(from).Decode(&report)
+		if errors.Is(err, io.EOF) {
+			return errors.New("no proxy could tell when it was made: see " + bundle.Errors + " in it")
+		}
+		return err
+	}); err != nil {
 		return report, fmt.Errorf("%s: %w", file, err)
 	}
 	return report, nil

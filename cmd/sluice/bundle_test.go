@@ -5,6 +5,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -13,6 +14,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sluice-proxy/sluice/bundle"
+	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/audit"
 )
 
 // unpack reads all files of a bundle.
@@ -54,7 +59,8 @@ func TestKernelBundleTellsWhatTheProxyTells(t *testing.T) {
 			cmd := ns.sluice("--mode="+mode, "--manifest-dir", dir, "-v=2", "--hostname-override=n1", "--conntrack-max-per-core=0", "--cluster-cidr=10.1.0.0/16")
 			cmd.Env = append(cmd.Env, "SECRET_TOKEN=do-not-tell")
 			lines := bufio.NewScanner(launch(t, cmd))
-			until(t, lines, "Applied snapshot", `family="IPv4"`, "servicePorts=1")
+			until(t, lines, "Applied snapshot")
+			until(t, lines, "Applied snapshot") // of the other family
 
 			file := filepath.Join(t.TempDir(), "b.tar.gz")
 			said, err := ns.sluice("bundle", file).CombinedOutput()
@@ -145,7 +151,33 @@ func TestKernelBundleIsMadeWithoutAProxy(t *testing.T) {
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || !strings.Contains(string(out), "the record is cut off") {
 		t.Errorf("%v: %s", err, out)
 	}
+	if out, code := ns.diff("--bundle", file); code != 1 || !strings.Contains(out, "no proxy could tell") {
+		t.Errorf("diff of the bundle: exit code %d: %s", code, out)
+	}
 	if out, err := ns.sluice("bundle", file).CombinedOutput(); err == nil || !strings.Contains(string(out), "file exists") {
 		t.Errorf("wrote over a file: %v: %s", err, out)
+	}
+}
+
+func TestDiffReadsWhatABundleSays(t *testing.T) {
+	report := audit.NewReport("ipvs")
+	report.Add(proxy.IPv4, []proxy.Difference{{Kind: proxy.Altered, Object: "virtual server 10.0.0.1:80", Detail: "scheduler lc instead of rr"}})
+	var archive bytes.Buffer
+	_, err := bundle.Write(t.Context(), &archive, "b", []bundle.Piece{{Name: diffFile, Write: func(_ context.Context, w io.Writer) error { return report.WriteJSON(w) }}}, bundle.Usual)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "b.tar.gz")
+	if err := os.WriteFile(file, archive.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ output, want string }{{"text", "IPv4    altered  virtual server 10.0.0.1:80"}, {"json", `"detail": "scheduler lc instead of rr"`}} {
+		var out strings.Builder
+		cmd := newCommand()
+		cmd.SetOut(&out)
+		cmd.SetArgs([]string{"diff", "--bundle", file, "-o", test.output})
+		if err := cmd.ExecuteContext(t.Context()); !errors.Is(err, differs) || !strings.Contains(out.String(), test.want) {
+			t.Errorf("%v: %s", err, &out)
+		}
 	}
 }

@@ -248,7 +248,7 @@ func TestDocumentedMetricsExist(t *testing.T) {
 
 func TestDocumentedFlagsExist(t *testing.T) {
 	var help string
-	for _, command := range [][]string{{"--help"}, {"check", "--help"}, {"cleanup", "--help"}, {"explain", "--help"}, {"bundle", "--help"}} {
+	for _, command := range [][]string{{"--help"}, {"check", "--help"}, {"cleanup", "--help"}, {"explain", "--help"}, {"bundle", "--help"}, {"diff", "--help"}, {"trace", "--help"}} {
 		help += output(t, sluiceBinary, command...)
 	}
 	flags := quoted(operate(t), "--[a-z-]+(?:=[^`]*)?")
