@@ -1,12 +1,14 @@
 package proxytest
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/sluice-proxy/sluice/proxy"
@@ -67,7 +69,20 @@ func (s *stage) check(p packet) error {
 
 // probe tries the connection once.
 func (s *stage) probe(p packet) lab.Outcome {
-	return host(s.lab, p.from).Probe(s.probeOf(p))
+	return untilPortIsFree(func() lab.Outcome { return host(s.lab, p.from).Probe(s.probeOf(p)) })
+}
+
+// maxPorts is how many ports are tried: another program of the host, such as a relay, may have one that was not given to it here.
+const maxPorts = 5
+
+// untilPortIsFree tries again where the client's port was taken, so that nothing was sent.
+func untilPortIsFree(try func() lab.Outcome) lab.Outcome {
+	for n := 1; ; n++ {
+		o := try()
+		if n == maxPorts || o.Result != lab.Broken || !errors.Is(o.Err, syscall.EADDRINUSE) {
+			return o
+		}
+	}
 }
 
 func (s *stage) probeOf(p packet) lab.Probe {
@@ -248,7 +263,11 @@ func (s *stage) checkCrowded(p packet) error {
 
 // checkOpen connects once and keeps the connection.
 func (s *stage) checkOpen(p packet) error {
-	conn, o := host(s.lab, p.from).Connect(s.probeOf(p))
+	var conn *lab.Conn
+	o := untilPortIsFree(func() (o lab.Outcome) {
+		conn, o = host(s.lab, p.from).Connect(s.probeOf(p))
+		return o
+	})
 	if conn == nil {
 		return fmt.Errorf("%v", o)
 	}
