@@ -61,23 +61,34 @@ func (r *Runner) appendDynsets(rules []dynset) error {
 		return err
 	}
 	defer func() { _ = c.Close() }()
-	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
-		return err
-	}
 	r.children.StartSocket(c.PID())
-	batch := []netlink.Message{batchEdge(unix.NFNL_MSG_BATCH_BEGIN)}
-	for _, rule := range rules {
-		batch = append(batch, rule.message(r.table))
+	messages := make([]netlink.Message, len(rules))
+	for i, rule := range rules {
+		messages[i] = rule.message(r.table)
 	}
+	refused, err := commit(c, messages)
+	if err != nil && refused < len(rules) {
+		return fmt.Errorf("add rule to chain %s: %w", rules[refused].chain, err)
+	}
+	return err
+}
+
+// commit has the kernel take all of what messages say, or nothing. After an error, refused is the message that is to blame, or how many
+// there are if it is none.
+func commit(c *netlink.Conn, messages []netlink.Message) (refused int, err error) {
+	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
+		return len(messages), err
+	}
+	batch := append([]netlink.Message{batchEdge(unix.NFNL_MSG_BATCH_BEGIN)}, messages...)
 	if _, err := c.SendMessages(append(batch, batchEdge(unix.NFNL_MSG_BATCH_END))); err != nil {
-		return err
+		return len(messages), err
 	}
-	for _, rule := range rules {
+	for i := range messages { // the edges are not answered
 		if _, err := c.Receive(); err != nil {
-			return fmt.Errorf("add rule to chain %s: %w", rule.chain, err)
+			return i, err
 		}
 	}
-	return nil
+	return 0, nil
 }
 
 // batchEdge begins or ends what is committed together.

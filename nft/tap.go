@@ -72,19 +72,12 @@ func (t *Tap) open(flow Flow, perSecond uint32) (err error) {
 		return err
 	}
 	t.table = fmt.Sprintf("%s%d", TapPrefix, t.owner.PID()) // no other socket of the namespace has this number
-	messages := t.messages(flow, perSecond)
-	if err := t.owner.SetDeadline(time.Now().Add(timeout)); err != nil {
-		return err
+	_, err = commit(t.owner, t.messages(flow, perSecond))
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return errors.New("the kernel cannot be trusted to remove the rules that mark packets: that takes Linux 5.12 (tables with an owner)")
 	}
-	if _, err := t.owner.SendMessages(messages); err != nil {
+	if err != nil {
 		return fmt.Errorf("mark packets: %w", err)
-	}
-	for range len(messages) - 2 { // the edges are not answered
-		if _, err := t.owner.Receive(); errors.Is(err, unix.EOPNOTSUPP) {
-			return errors.New("the kernel cannot be trusted to remove the rules that mark packets: that takes Linux 5.12 (tables with an owner)")
-		} else if err != nil {
-			return fmt.Errorf("mark packets: %w", err)
-		}
 	}
 	return nil
 }
@@ -143,24 +136,23 @@ func (t *Tap) chose(s Step) bool {
 // messages make the table.
 func (t *Tap) messages(flow Flow, perSecond uint32) []netlink.Message {
 	f := proxy.FamilyOf(flow.To.Addr())
-	all := []netlink.Message{batchEdge(unix.NFNL_MSG_BATCH_BEGIN),
-		create(f, unix.NFT_MSG_NEWTABLE, text(unix.NFTA_TABLE_NAME, t.table), be32(unix.NFTA_TABLE_FLAGS, tableOwned))}
+	all := []netlink.Message{create(f, unix.NFT_MSG_NEWTABLE, text(unix.NFTA_TABLE_NAME, t.table), be32(unix.NFTA_TABLE_FLAGS, tableOwned))}
 	for _, hook := range []struct {
 		name   string
 		number uint32
 	}{{"prerouting", unix.NF_INET_PRE_ROUTING}, {"output", unix.NF_INET_LOCAL_OUT}} {
-		all = append(all, t.chain(f, hook.name, hook.number, beforeAll)...)
+		all = append(all, t.chain(f, hook.name, hook.number, beforeAll))
 		all = append(all, t.rule(f, hook.name, append(flow.packet(f), mark(perSecond)...)))
-		all = append(all, t.chain(f, hook.name+"-answers", hook.number, afterTracking)...)
+		all = append(all, t.chain(f, hook.name+"-answers", hook.number, afterTracking))
 		all = append(all, t.rule(f, hook.name+"-answers", append(flow.answer(f), mark(perSecond)...)))
 	}
-	return append(all, batchEdge(unix.NFNL_MSG_BATCH_END))
+	return all
 }
 
-func (t *Tap) chain(f proxy.Family, name string, hook uint32, priority int32) []netlink.Message {
-	return []netlink.Message{create(f, unix.NFT_MSG_NEWCHAIN,
+func (t *Tap) chain(f proxy.Family, name string, hook uint32, priority int32) netlink.Message {
+	return create(f, unix.NFT_MSG_NEWCHAIN,
 		text(unix.NFTA_CHAIN_TABLE, t.table), text(unix.NFTA_CHAIN_NAME, name), text(unix.NFTA_CHAIN_TYPE, "filter"),
-		nest(unix.NFTA_CHAIN_HOOK, be32(unix.NFTA_HOOK_HOOKNUM, hook), be32(unix.NFTA_HOOK_PRIORITY, uint32(priority))))}
+		nest(unix.NFTA_CHAIN_HOOK, be32(unix.NFTA_HOOK_HOOKNUM, hook), be32(unix.NFTA_HOOK_PRIORITY, uint32(priority))))
 }
 
 func (t *Tap) rule(f proxy.Family, chain string, expressions []netlink.Attribute) netlink.Message {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,11 +11,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/sluice-proxy/sluice/cmd/sluice/pods"
 	"github.com/sluice-proxy/sluice/proxy"
 )
-
-// podPrefix begins a source that is named by its pod.
-const podPrefix = "pod:"
 
 // findLimit is how long the API server may take to tell of a pod.
 const findLimit = 15 * time.Second
@@ -24,17 +21,13 @@ const findLimit = 15 * time.Second
 // resolve puts the pod's IP into the place of pod:NAMESPACE/NAME. The proxy itself may not read pods, so whoever asks must:
 // by a kubeconfig, that of kubectl if none is named.
 func (q *question) resolve(ctx context.Context, kubeconfig string) error {
-	text, isPod := strings.CutPrefix(q.from, podPrefix)
-	if !isPod {
-		return nil
+	namespace, name, isPod, err := pods.Parse(q.from)
+	if err != nil || !isPod {
+		return err
 	}
 	to, err := destination(q.to)
 	if err != nil {
 		return fmt.Errorf("--to: %w", err)
-	}
-	namespace, name, ok := strings.Cut(text, "/")
-	if !ok || namespace == "" || name == "" || strings.Contains(name, "/") {
-		return fmt.Errorf("--from: %q is not pod:NAMESPACE/NAME", q.from)
 	}
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = kubeconfig
@@ -62,10 +55,8 @@ func podIP(ctx context.Context, client kubernetes.Interface, namespace, name str
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("read pod %s/%s: %w", namespace, name, err)
 	}
-	for _, ip := range pod.Status.PodIPs {
-		if addr, err := netip.ParseAddr(ip.IP); err == nil && family.Has(addr.Unmap()) {
-			return addr.Unmap(), nil
-		}
+	if addr := pods.Address(pod, family.Has); addr.IsValid() {
+		return addr, nil
 	}
 	return netip.Addr{}, fmt.Errorf("pod %s/%s has no %v address (it is %s)", namespace, name, family, pod.Status.Phase)
 }

@@ -43,7 +43,11 @@ func (v View) Packet(p Packet) Answer {
 
 // frontend finds what the packet is sent to. An address of its own counts before a NodePort of the same number.
 func (v View) frontend(p Packet) (port *proxy.ServicePort, frontend *proxy.Frontend) {
-	onNode := v.servesNodePorts(p)
+	return v.find(p, v.servesNodePorts(p))
+}
+
+// find is frontend, given whether the address serves NodePorts.
+func (v View) find(p Packet, onNode bool) (port *proxy.ServicePort, frontend *proxy.Frontend) {
 	for _, sp := range v.Snapshot.All() {
 		if sp.Name.Protocol != p.Protocol {
 			continue
@@ -87,25 +91,12 @@ func (v View) without(p Packet) (Fate, string) {
 	if i := slices.IndexFunc(v.Snapshot.Node().ServiceCIDRs, func(c netip.Prefix) bool { return c.Contains(to) }); i >= 0 {
 		return Dropped, fmt.Sprintf("no Service has %v, which is in the range of cluster IPs, %v", to, v.Snapshot.Node().ServiceCIDRs[i])
 	}
-	if sp := v.nodePort(p); sp != nil {
-		return Ignored, fmt.Sprintf("port %d is a node port of %v, but %v serves no node ports (--nodeport-addresses)", p.To.Port(), sp.Name, to)
-	}
-	return Ignored, "no Service has such an address and port"
-}
-
-// nodePort is what a node's address would serve if it served NodePorts, nil for an address of somebody else.
-func (v View) nodePort(p Packet) *proxy.ServicePort {
-	if !slices.Contains(v.Snapshot.Node().Addrs, p.To.Addr()) && !p.To.Addr().IsLoopback() {
-		return nil
-	}
-	for _, sp := range v.Snapshot.All() {
-		for _, f := range sp.Frontends {
-			if f.Kind == proxy.NodePort && sp.Name.Protocol == p.Protocol && f.Addr.Port() == p.To.Port() {
-				return sp
-			}
+	if slices.Contains(v.Snapshot.Node().Addrs, to) || to.IsLoopback() {
+		if sp, _ := v.find(p, true); sp != nil {
+			return Ignored, fmt.Sprintf("port %d is a node port of %v, but %v serves no node ports (--nodeport-addresses)", p.To.Port(), sp.Name, to)
 		}
 	}
-	return nil
+	return Ignored, "no Service has such an address and port"
 }
 
 // Refusal is why the kernel refused a ServicePort, nil if it did not.

@@ -11,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+
+	"github.com/sluice-proxy/sluice/cmd/sluice/pods"
 )
 
 // usualSelectors are the labels of Sluice's pods: those of its own manifests, and those where only the image of kube-proxy's was changed.
@@ -23,13 +25,9 @@ type target struct{ namespace, pod, container, node string }
 // Sluice of the node may not read pods.
 func (c *cluster) resolve(ctx context.Context, node string, args []string) (string, []string, error) {
 	from, _ := flag(args, "from")
-	name, isPod := strings.CutPrefix(from, "pod:")
-	if !isPod {
-		return node, args, nil
-	}
-	namespace, name, ok := strings.Cut(name, "/")
-	if !ok {
-		return "", nil, fmt.Errorf("--from: %q is not pod:NAMESPACE/NAME", from)
+	namespace, name, isPod, err := pods.Parse(from)
+	if err != nil || !isPod {
+		return node, args, err
 	}
 	pod, err := c.client.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
@@ -39,28 +37,22 @@ func (c *cluster) resolve(ctx context.Context, node string, args []string) (stri
 		node = pod.Spec.NodeName
 	}
 	ip := addressOf(pod, args)
-	if node == "" || ip == "" {
+	if node == "" || !ip.IsValid() {
 		return "", nil, fmt.Errorf("--from: pod %s/%s has no node, or no address of the family of --to (it is %s)", namespace, name, pod.Status.Phase)
 	}
 	args = slices.Clone(args)
 	for i := range args {
-		args[i] = strings.Replace(args[i], from, ip, 1)
+		args[i] = strings.Replace(args[i], from, ip.String(), 1)
 	}
 	return node, args, nil
 }
 
 // addressOf is the pod's address in the family of --to, or its first one if that does not tell.
-func addressOf(pod *corev1.Pod, args []string) string {
+func addressOf(pod *corev1.Pod, args []string) netip.Addr {
 	to, _ := flag(args, "to")
 	to, _, _ = strings.Cut(to, "/")
 	target, err := netip.ParseAddrPort(to)
-	for _, ip := range pod.Status.PodIPs {
-		addr, wrong := netip.ParseAddr(ip.IP)
-		if wrong == nil && (err != nil || addr.Unmap().Is4() == target.Addr().Unmap().Is4()) {
-			return ip.IP
-		}
-	}
-	return ""
+	return pods.Address(pod, func(a netip.Addr) bool { return err != nil || a.Is4() == target.Addr().Unmap().Is4() })
 }
 
 // flag is the value of --NAME in the arguments of a command.
