@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -47,26 +48,46 @@ func (t *trial) arrives(ctx context.Context, ch change) error {
 // series makes n changes, so many a second, and says how much CPU time they took.
 func (t *trial) series(ctx context.Context, n int, rate float64) (time.Duration, error) {
 	return t.spent(ctx, func() error {
-		var last change
-		group, writing := errgroup.WithContext(ctx)
-		group.SetLimit(workers)
-		err := paced(writing, n, time.Duration(float64(time.Second)/rate), func() error {
-			ch := t.cluster.nextChange()
-			last = ch
-			group.Go(func() error {
-				_, err := t.cluster.write(writing, ch)
+		_, err := t.many(ctx, n, rate, 0)
+		return err
+	})
+}
+
+// many makes n changes, so many a second, and waits until the last one shows. It times the first and, of the others, each that
+// comes so many after one that was timed; 0 times none.
+func (t *trial) many(ctx context.Context, n int, rate float64, every int) (took []time.Duration, err error) {
+	var last change
+	var lock sync.Mutex
+	made := 0
+	group, writing := errgroup.WithContext(ctx)
+	group.SetLimit(workers)
+	err = paced(writing, n, time.Duration(float64(time.Second)/rate), func() error {
+		ch := t.cluster.nextChange()
+		last = ch
+		timed := every > 0 && made%every == 0
+		made++
+		group.Go(func() error {
+			begin := time.Now()
+			if _, err := t.cluster.write(writing, ch); err != nil || !timed {
 				return err
-			})
+			}
+			if err := t.arrives(writing, ch); err != nil {
+				return err
+			}
+			lock.Lock()
+			defer lock.Unlock()
+			took = append(took, time.Since(begin))
 			return nil
 		})
-		if failed := group.Wait(); failed != nil {
-			return failed // which is why it was not paced to the end
-		}
-		if err != nil {
-			return err
-		}
-		return t.arrives(ctx, last)
+		return nil
 	})
+	if failed := group.Wait(); failed != nil {
+		return nil, failed // which is why it was not paced to the end
+	}
+	if err != nil {
+		return nil, err
+	}
+	return took, t.arrives(ctx, last)
 }
 
 // idle says how much CPU time the proxy takes while nothing happens.

@@ -14,8 +14,13 @@ const (
 	modeHeading  = "## Mode "
 )
 
-// heading begins a mode's section.
-func heading(mode string) string { return modeHeading + mode }
+// section is the title of the part that a run writes, after modeHeading.
+func (c config) section() string {
+	if c.Asked {
+		return c.Mode.name + ", asked"
+	}
+	return c.Mode.name
+}
 
 // write puts the report into a file, beside those of other modes.
 func (r report) write(file string) error {
@@ -23,16 +28,16 @@ func (r report) write(file string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return os.WriteFile(file, []byte(document(string(old), r.cfg.Mode.name, r.markdown())), 0o644)
+	return os.WriteFile(file, []byte(document(string(old), r.cfg.section(), r.markdown())), 0o644)
 }
 
-// document is an old document with another section of one mode. Sections are ordered by mode.
-func document(old, mode, section string) string {
-	sections := map[string]string{mode: section}
+// document is an old document with another section of a title. Sections are ordered by title.
+func document(old, title, section string) string {
+	sections := map[string]string{title: section}
 	parts := strings.Split(old, "\n"+modeHeading)
 	for _, part := range parts[1:] {
 		name, _, _ := strings.Cut(part, "\n")
-		if name != mode {
+		if name != title {
 			sections[name] = modeHeading + part
 		}
 	}

@@ -38,6 +38,9 @@ type pair struct {
 
 // judge compares with all goals.
 func judge(cfg config, pairs []pair) []verdict {
+	if cfg.Asked {
+		return judgeAnswers(pairs)
+	}
 	var all []verdict
 	for _, p := range pairs {
 		v := verdict{backend: p.backend, load: p.load}

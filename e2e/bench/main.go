@@ -22,6 +22,7 @@ type config struct {
 	Backends                     []string
 	Sluice, KubeProxy, APIServer string // paths of programs
 	Out                          string // path of the report
+	Asked                        bool   // measure the answers to questions, of Sluice alone, instead of everything else
 
 	SharedPorts int           // ports of the load-balancer IP
 	Changes     int           // that are timed one by one
@@ -60,6 +61,7 @@ func parseFlags(args []string) (config, error) {
 	fs.StringVar(&c.KubeProxy, "kube-proxy", "e2e/bin/kube-proxy", "path of the binary")
 	fs.StringVar(&c.APIServer, "apiserver", "e2e/bin/kube-apiserver", "path of the binary")
 	fs.StringVar(&c.Out, "out", "docs/benchmarks.md", "where to write the report")
+	fs.BoolVar(&c.Asked, "asked", false, "measure what sluice explain and diff take, and whether they disturb: of Sluice alone, and nothing else")
 	fs.IntVar(&c.SharedPorts, "shared-ports", 1000, "ports of the load-balancer IP")
 	fs.IntVar(&c.Changes, "changes", 20, "changes to time one by one")
 	fs.DurationVar(&c.Pause, "pause", 2*time.Second, "time from one of them to the next")
@@ -79,10 +81,10 @@ func parseFlags(args []string) (config, error) {
 		c.Backends = c.Mode.backends
 	}
 	if sizes == "default" {
-		sizes = c.Mode.loads
+		sizes = map[bool]string{false: c.Mode.loads, true: ""}[c.Asked]
 	}
 	if alone == "default" {
-		alone = c.Mode.alone
+		alone = map[bool]string{false: c.Mode.alone, true: c.Mode.asked}[c.Asked]
 	}
 	if err := c.addLoads(sizes, alone); err != nil {
 		return config{}, err
@@ -115,6 +117,8 @@ func (c config) validate() error {
 		}
 	}
 	switch {
+	case c.Asked && slices.ContainsFunc(c.Loads, func(l load) bool { return !l.alone }):
+		return fmt.Errorf("-asked: kube-proxy answers nothing; use -alone, and -n \"\"")
 	case len(c.Loads) == 0:
 		return fmt.Errorf("-n and -alone: nothing to measure")
 	case c.SharedPorts < 1 || c.SharedPorts > maxSharedPorts:

@@ -7,6 +7,9 @@ import (
 
 // method says how the figures came about, a line each.
 func (c config) method() string {
+	if c.Asked {
+		return c.methodOfAnswers()
+	}
 	lines := []string{
 		"A real etcd and kube-apiserver serve both proxies the same objects: Services with one port, a ClusterIP that the API server chose and two endpoints " +
 			"(every tenth Service has none; × 50 means fifty endpoints), and one LoadBalancer Service " + fmt.Sprintf("with %s ports on one address and two endpoints.", thousands(c.SharedPorts)),
@@ -27,8 +30,10 @@ func (c config) method() string {
 			"a second node, alike, with connection tracking and a single DNAT rule. The ratio is the median of the turns' ratios of medians. First and last are meant by the order of rules: "+
 			"for kube-proxy's iptables mode that of KUBE-SERVICES, else that of addresses.", thousands(c.Connects), burst),
 	}
-	return "- " + strings.Join(lines, "\n- ") + "\n"
+	return items(lines)
 }
+
+func items(lines []string) string { return "- " + strings.Join(lines, "\n- ") + "\n" }
 
 // work is what else CPU time is counted of.
 func (c config) work() string {

@@ -11,6 +11,8 @@ type mode struct {
 
 	// loads that both, or only Sluice, are measured with, if nobody says otherwise.
 	loads, alone string
+	// asked are those that the answers to questions are measured with.
+	asked string
 
 	// slow says that kube-proxy needs many seconds for a change: many in a row are not measured, but what it needs
 	// when nothing happens.
@@ -23,6 +25,8 @@ type mode struct {
 	lose func(n *node, backend, file string) (restore func() error, err error)
 	// loss is how an operator would do that.
 	loss string
+	// asking is a sentence about how questions are answered here, or empty.
+	asking string
 	// note is a sentence about how kube-proxy runs.
 	note string
 }
@@ -33,10 +37,12 @@ var modes = []mode{
 		name:     "iptables",
 		backends: []string{"nft", "legacy"},
 		loads:    "1000 5000 10000",
+		asked:    "10000",
 		flags:    func(backend string) []string { return []string{"--iptables-backend", backend} },
 		order:    chainOrder,
 		lose:     flushNAT,
 		loss:     "iptables -t nat -F",
+		asking:   "To look at a rule of backend legacy means to read its whole table: the kernel gives nothing less.",
 		note:     "kube-proxy finds the backend as the first `iptables` in PATH.",
 	},
 	{
@@ -44,6 +50,7 @@ var modes = []mode{
 		backends: []string{"nftables"},
 		loads:    "1000 5000 10000",
 		alone:    "30000 5000x50",
+		asked:    "10000",
 		flags:    func(string) []string { return nil },
 		order:    addressOrder, // an address is looked up: none comes first
 		lose:     flushRuleset,
@@ -55,11 +62,13 @@ var modes = []mode{
 		backends: []string{"ipvs"},
 		loads:    "500 1000",
 		alone:    "2000",
+		asked:    "2000",
 		slow:     true,
 		flags:    func(string) []string { return nil },
 		order:    addressOrder, // an address is looked up here, too
 		lose:     clearServers,
 		loss:     "ipvsadm -C",
+		asking:   "All of this ran in a virtual machine whose processor is emulated: only ratios mean something.",
 		note:     "The base line's rule is one of iptables-nft. All of this ran in a virtual machine whose processor is emulated: only ratios mean something.",
 	},
 }

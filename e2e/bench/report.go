@@ -20,16 +20,20 @@ type report struct {
 // markdown renders the report's section of the document.
 func (r report) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n\nBy `%s` on %s.\n", heading(r.cfg.Mode.name), r.cfg.command(), r.date.UTC().Format(time.DateOnly))
+	fmt.Fprintf(&b, "%s%s\n\nBy `%s` on %s.\n", modeHeading, r.cfg.section(), r.cfg.command(), r.date.UTC().Format(time.DateOnly))
 	b.WriteString("\n| | |\n|---|---|\n")
 	for _, f := range r.facts {
 		fmt.Fprintf(&b, "| %s | %s |\n", f.name, f.value)
 	}
 	b.WriteString("\n### Goals\n\n")
 	r.goals(&b)
-	r.growth(&b)
-	for _, p := range r.pairs {
-		r.comparison(&b, p)
+	if r.cfg.Asked {
+		r.answers(&b)
+	} else {
+		r.growth(&b)
+		for _, p := range r.pairs {
+			r.comparison(&b, p)
+		}
 	}
 	b.WriteString("\n### Method\n\n")
 	b.WriteString(r.cfg.method())
@@ -41,6 +45,9 @@ func (c config) command() string {
 	command := fmt.Sprintf("make bench MODE=%s N=%q ALONE=%q", c.Mode.name, listLoads(c.Loads, false), listLoads(c.Loads, true))
 	if len(c.Mode.backends) > 1 {
 		command += fmt.Sprintf(" BACKENDS=%q", strings.Join(c.Backends, " "))
+	}
+	if c.Asked {
+		command += " BENCHFLAGS=-asked"
 	}
 	return command
 }
@@ -131,12 +138,12 @@ func (r report) summary() string {
 	return b.String()
 }
 
-// quantity is a figure with its unit.
+// quantity is a figure with its unit, which may be empty.
 func quantity(x float64, unit string) string {
 	if math.IsNaN(x) {
 		return figure(x)
 	}
-	return figure(x) + " " + unit
+	return strings.TrimSpace(figure(x) + " " + unit)
 }
 
 // figure is a number with three significant digits and no exponent.

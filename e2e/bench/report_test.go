@@ -31,6 +31,10 @@ func made(proxy string, services int, unit time.Duration) result {
 		first: unit, changesCPU: 3 * unit, batchCPU: 20 * unit, churnCPU: 40 * unit, idleCPU: unit,
 		peak: int64(unit / 10), childPeak: int64(unit / 20), repair: 3 * unit,
 	}
+	r.answers = answers{
+		explains: repeat(unit/10, 100), intents: repeat(unit/20, 100), diffs: repeat(5*unit, 12),
+		quiet: repeat(unit, 60), asked: repeat(unit*3/2, 60), quietCPU: 2 * unit, askedCPU: 6 * unit,
+	}
 	for target := range r.connects {
 		r.connects[target] = [][]time.Duration{repeat(20*time.Microsecond, 98), repeat(time.Millisecond, 2), repeat(20*time.Microsecond, 1)}
 	}
@@ -65,13 +69,15 @@ var (
 	inIPTables = []string{"-n", "1000 10000", "-backends", "nft"}
 	inNFTables = []string{"-mode", "nftables", "-n", "5000", "-alone", "30000 5000x50"}
 	inIPVS     = []string{"-mode", "ipvs", "-n", "500", "-alone", ""}
+	asked      = []string{"-mode", "nftables", "-asked"}
 )
 
 func TestReport(t *testing.T) {
 	const golden = "testdata/report.golden"
 	got := ""
-	for mode, args := range map[string][]string{"nftables": inNFTables, "iptables": inIPTables, "ipvs": inIPVS} {
-		got = document(got, mode, madeReport(t, args...).markdown())
+	for _, args := range [][]string{inNFTables, inIPTables, inIPVS, asked} {
+		r := madeReport(t, args...)
+		got = document(got, r.cfg.section(), r.markdown())
 	}
 	if *update {
 		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
@@ -89,7 +95,7 @@ func TestReport(t *testing.T) {
 
 func TestTablesAreWhole(t *testing.T) {
 	columns := 0
-	for line := range strings.Lines(madeReport(t, inIPTables...).markdown() + madeReport(t, inNFTables...).markdown()) {
+	for line := range strings.Lines(madeReport(t, inIPTables...).markdown() + madeReport(t, inNFTables...).markdown() + madeReport(t, asked...).markdown()) {
 		n := strings.Count(line, "|")
 		if columns > 0 && n > 0 && n != columns {
 			t.Errorf("%d columns in a table of %d: %s", n, columns, line)
@@ -227,7 +233,7 @@ func TestFlags(t *testing.T) {
 		}
 	}
 	for _, bad := range [][]string{
-		{"-n", "x"}, {"-n", "15"}, {"-n", "0"}, {"-n", ""}, {"-n", "100000"}, {"-n", "100x"}, {"-n", "100x1"}, {"-n", "100x101"}, {"-alone", "y"},
+		{"-asked", "-n", "50"}, {"-n", "x"}, {"-n", "15"}, {"-n", "0"}, {"-n", ""}, {"-n", "100000"}, {"-n", "100x"}, {"-n", "100x1"}, {"-n", "100x101"}, {"-alone", "y"},
 		{"-mode", "ebpf"}, {"-mode", "nftables", "-backends", "nft"},
 		{"-backends", "ipset"}, {"-shared-ports", "0"}, {"-shared-ports", "100000"},
 		{"-changes", "0"}, {"-batch", "0"}, {"-connects", "1"}, {"-pause", "0"}, {"-churn", "-1s"}, {"-batch-rate", "0"}, {"-churn-rate", "-1"},

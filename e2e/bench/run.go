@@ -111,6 +111,11 @@ func (b *bench) trial(ctx context.Context, c contender, backend string, base *no
 	if r, err = t.run(ctx, dir); err != nil {
 		return r, err
 	}
+	if b.cfg.Asked {
+		b.say("    explain p50 %.0f ms, diff p50 %.2f s, change p50 %.0f ms, with questions %.0f ms", p50(r.answers.explains).Seconds()*1e3,
+			p50(r.answers.diffs).Seconds(), p50(r.answers.quiet).Seconds()*1e3, p50(r.answers.asked).Seconds()*1e3)
+		return r, nil
+	}
 	b.say("    start %.2f s, change p50 %.0f ms, CPU of changes %.2f s, of churn %.2f s, memory %.0f MiB, connect last ÷ base line %.2f",
 		r.served.Seconds(), p50(r.changes).Seconds()*1e3, r.batchCPU.Seconds(), r.churnCPU.Seconds(), float64(r.peak)/(1<<20),
 		r.connects.excess(viaLast, basePath))

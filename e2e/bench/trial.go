@@ -69,6 +69,8 @@ type result struct {
 	repair time.Duration // from the loss of all rules until all Services answer again; 0: not within repairLimit
 
 	connects connects
+
+	answers answers // of a trial that asks, which has nothing else but the start
 }
 
 // run measures everything. The directory is the trial's own.
@@ -95,7 +97,7 @@ func (t *trial) run(ctx context.Context, dir string) (r result, err error) {
 	err = t.measure(ctx, begin, &r)
 	r.childPeak = children.end()
 	t.stop()
-	if err == nil {
+	if err == nil && !t.cfg.Asked {
 		// The proxy has ended, its rules are there: nothing else happens to the machine.
 		r.connects, err = t.connect(ctx)
 	}
@@ -124,6 +126,9 @@ type step struct {
 }
 
 func (t *trial) steps(ctx context.Context, begin time.Time, r *result) []step {
+	if t.cfg.Asked {
+		return t.questions(ctx, begin, r)
+	}
 	all := []step{
 		{"start", func() error { return t.start(ctx, begin, r) }},
 		{"changes", func() error { return t.timeChanges(ctx, r) }},

@@ -78,17 +78,25 @@ var situations = map[string]struct{ fires, silent []string }{
 			 sluice_repairs_total{job="sluice",reason="unseen"} 0x110 1 2x10`,
 		},
 	},
+	"SluiceKernelDiffers": {
+		fires: []string{`sluice_audits_total{job="sluice",result="differs",ip_family="IPv4"} 0x80 1x20 2x20`},
+		silent: []string{
+			`sluice_audits_total{job="sluice",result="differs",ip_family="IPv4"} 0x100 1x20`,
+			`sluice_audits_total{job="sluice",result="agrees",ip_family="IPv4"} 0+1x120`,
+		},
+	},
+	"SluiceKernelUnknown": {
+		fires: []string{`sluice_audits_total{job="sluice",result="failed",ip_family="IPv4"} 0x60 0+0.1x60`},
+		silent: []string{
+			`sluice_audits_total{job="sluice",result="failed",ip_family="IPv4"} 0x80 1x20 2x20`,
+			`sluice_audits_total{job="sluice",result="differs",ip_family="IPv4"} 0+1x120`,
+		},
+	},
 	"SluiceAffinityNearlyFull": {
 		fires: []string{`sluice_affinity_clients{job="sluice",node="a",ip_family="IPv4"} 900000x120
 			sluice_affinity_clients_limit{job="sluice",node="a",ip_family="IPv4"} 1048576x120`},
 		silent: []string{`sluice_affinity_clients{job="sluice",node="a",ip_family="IPv4"} 800000x120
 			sluice_affinity_clients_limit{job="sluice",node="a",ip_family="IPv4"} 1048576x120`},
-	},
-	"SluiceAffinityFull": {
-		fires: []string{`sluice_affinity_clients{job="sluice",node="a",ip_family="IPv4"} 95x120
-			sluice_affinity_clients_limit{job="sluice",node="a",ip_family="IPv4"} 100x120`},
-		silent: []string{`sluice_affinity_clients{job="sluice",node="a",ip_family="IPv4"} 80x120
-			sluice_affinity_clients_limit{job="sluice",node="a",ip_family="IPv4"} 100x120`},
 	},
 	"SluiceAddressConflict": {
 		fires:  []string{`sluice_frontend_conflicts{job="sluice",node="a"} 2x120`},

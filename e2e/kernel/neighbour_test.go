@@ -29,15 +29,16 @@ func kubeProxysOwn(mode neighbour.Mode) []proxytest.Exception {
 			Why:      "kube-proxy writes nothing as long as they are there",
 		},
 	}
+	noPrimary := proxytest.Exception{
+		Scenario: "nodePortAddresses select the addresses of NodePorts",
+		Packets: []string{
+			"client -> 192.168.50.1:30080: unhandled", "node -> 192.168.50.1:30080: unhandled", "client -> 192.168.50.1:30081: unhandled",
+		},
+		Why: "kube-proxy serves primary without an address",
+	}
 	switch mode {
 	case neighbour.NFTables:
-		return append(all, proxytest.Exception{
-			Scenario: "nodePortAddresses select the addresses of NodePorts",
-			Packets: []string{
-				"client -> 192.168.50.1:30080: unhandled", "node -> 192.168.50.1:30080: unhandled", "client -> 192.168.50.1:30081: unhandled",
-			},
-			Why: "kube-proxy serves primary without an address",
-		}, proxytest.Exception{
+		return append(all, noPrimary, proxytest.Exception{
 			Scenario: "NodePorts follow the addresses of the node",
 			Packets:  []string{"client -> 198.51.100.10:30080: unhandled", "client -> 198.51.100.10:30081: unhandled"},
 			Why:      "kube-proxy looks at addresses now and then",
@@ -67,7 +68,11 @@ func kubeProxysOwn(mode neighbour.Mode) []proxytest.Exception {
 			Scenario: "internal policy Local keeps ClusterIP traffic on the node",
 			Packets:  []string{"node -> 10.96.0.10:80: dropped"},
 			Why:      "IPVS takes the node's own packets before they could be dropped, and kube-proxy gives them all endpoints",
-		})
+		}, proxytest.Exception{
+			Scenario: "internal policy Local of a Service that is not exposed",
+			Packets:  []string{"node -> 10.96.0.10:80: dropped"},
+			Why:      "IPVS takes the node's own packets before they could be dropped, and kube-proxy refuses them",
+		}, noPrimary)
 	case neighbour.IPTables:
 		const everywhere = "kube-proxy refuses ports without endpoints at all addresses"
 		return append(all, proxytest.Exception{

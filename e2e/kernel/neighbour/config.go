@@ -27,6 +27,7 @@ func (k *KubeProxy) configuration(c proxytest.Node) fields {
 		"kind":             "KubeProxyConfiguration",
 		"mode":             k.mode.name(),
 		"hostnameOverride": "node",
+		"enableProfiling":  true, // for what it did when it took too long
 		"clientConnection": fields{"kubeconfig": filepath.Join(k.dir, "kubeconfig"), "contentType": "application/json"},
 		// A flow outlives a step of a scenario, however long kube-proxy takes for it.
 		"conntrack": fields{"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s",

@@ -1,17 +1,18 @@
 package neighbour
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +25,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sluice-proxy/sluice/e2e/process"
+	"github.com/sluice-proxy/sluice/ipvs/kernel"
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/proxytest"
 	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
@@ -150,6 +152,9 @@ func (k *KubeProxy) Serve(ctx context.Context, s proxytest.State) error {
 	return err
 }
 
+// markPort is of the Service that tells one call from all others.
+const markPort = 9
+
 // mark is an address that tells this call from all others.
 func (k *KubeProxy) mark(f proxy.Family, second byte) netip.Addr {
 	return lab.In(f, netip.AddrFrom4([4]byte{10, second, byte(k.ticks >> 8), byte(k.ticks)}))
@@ -163,10 +168,10 @@ func markers(f proxy.Family, at, endpoint netip.Addr) (*corev1.Service, *discove
 	meta := metav1.ObjectMeta{Namespace: "zz-neighbour", Name: "mark"} // the last by name
 	service := &corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{
 		Type: corev1.ServiceTypeClusterIP, ClusterIP: at.String(), ClusterIPs: []string{at.String()}, IPFamilies: []corev1.IPFamily{family},
-		Ports: []corev1.ServicePort{{Protocol: corev1.ProtocolTCP, Port: 9}},
+		Ports: []corev1.ServicePort{{Protocol: corev1.ProtocolTCP, Port: markPort}},
 	}}
 	meta.Labels = map[string]string{discoveryv1.LabelServiceName: "mark"}
-	name, protocol, port := "", corev1.ProtocolTCP, int32(9)
+	name, protocol, port := "", corev1.ProtocolTCP, int32(markPort)
 	slice := &discoveryv1.EndpointSlice{ObjectMeta: meta, AddressType: addressType,
 		Ports:     []discoveryv1.EndpointPort{{Name: &name, Protocol: &protocol, Port: &port}},
 		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{endpoint.String()}}},
@@ -212,14 +217,14 @@ func (k *KubeProxy) ensure(c proxytest.Node, only4 bool) error {
 	return err
 }
 
-// await returns when the rules show the marks: the time when that was seen, and the last one when it was not so yet.
-func (k *KubeProxy) await(ctx context.Context, f proxy.Family, marks ...netip.Addr) (before, seen time.Time, err error) {
+// await returns when the rules show a Service and its endpoint: the time when that was seen, and the last one when it was not so yet.
+func (k *KubeProxy) await(ctx context.Context, f proxy.Family, service, endpoint netip.Addr) (before, seen time.Time, err error) {
 	seen = time.Now()
 	err = k.poll(ctx, func() error {
 		before, seen = seen, time.Now()
-		rules, err := k.rules(f)
-		if err == nil && !k.contains(rules, marks) {
-			err = fmt.Errorf("kube-proxy's rules do not show %v", marks)
+		shown, err := k.show(ctx, f, service, endpoint)
+		if err == nil && !shown {
+			err = fmt.Errorf("kube-proxy's rules do not show %v and %v", service, endpoint)
 		}
 		return err
 	})
@@ -242,7 +247,7 @@ func (k *KubeProxy) poll(ctx context.Context, look func() error) error {
 		case <-k.process.Done():
 			return fmt.Errorf("kube-proxy ended: %w\n%s", k.process.Err(), k.log.end())
 		case <-limit:
-			return fmt.Errorf("%w:\n%s", err, k.log.end())
+			return fmt.Errorf("%w:\n%s\nits goroutines:\n%s", err, k.log.end(), k.goroutines(ctx))
 		case <-pause.C:
 		}
 	}
@@ -250,9 +255,8 @@ func (k *KubeProxy) poll(ctx context.Context, look func() error) error {
 
 // awaitEnd waits for the end of a sync that had not ended at some time.
 func (k *KubeProxy) awaitEnd(ctx context.Context, f proxy.Family, since time.Time) (ended time.Time, err error) {
-	client := http.Client{Transport: &http.Transport{DialContext: k.lab.Node.DialContext, DisableKeepAlives: true}}
 	err = k.poll(ctx, func() (err error) {
-		if ended, err = lastSync(ctx, &client, f); err == nil && !ended.After(since) {
+		if ended, err = k.lastSync(ctx, f); err == nil && !ended.After(since) {
 			err = fmt.Errorf("kube-proxy's last sync ended at %v, which is before %v", ended, since)
 		}
 		return err
@@ -260,67 +264,77 @@ func (k *KubeProxy) awaitEnd(ctx context.Context, f proxy.Family, since time.Tim
 	return ended, err
 }
 
+// goroutines are those of kube-proxy that have to do with rules.
+func (k *KubeProxy) goroutines(ctx context.Context) string {
+	all, err := k.ask(ctx, "/debug/pprof/goroutine?debug=2")
+	if err != nil {
+		return err.Error()
+	}
+	stacks := slices.DeleteFunc(strings.Split(all, "\n\n"), func(stack string) bool {
+		return !strings.Contains(stack, "k8s.io/kubernetes/pkg/proxy/")
+	})
+	return strings.Join(stacks, "\n\n")
+}
+
 // lastSync is when kube-proxy says that its last sync of a family ended.
-func lastSync(ctx context.Context, client *http.Client, f proxy.Family) (time.Time, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:10249/metrics", nil)
+func (k *KubeProxy) lastSync(ctx context.Context, f proxy.Family) (time.Time, error) {
+	metrics, err := k.ask(ctx, "/metrics")
 	if err != nil {
 		return time.Time{}, err
 	}
-	response, err := client.Do(request)
-	if err != nil {
-		return time.Time{}, err
-	}
-	defer func() { _ = response.Body.Close() }()
-	lines := bufio.NewScanner(response.Body)
-	for lines.Scan() {
-		value, ok := strings.CutPrefix(lines.Text(), fmt.Sprintf("kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family=%q} ", f))
+	for line := range strings.Lines(metrics) {
+		value, ok := strings.CutPrefix(line, fmt.Sprintf("kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family=%q} ", f))
 		if !ok {
 			continue
 		}
-		seconds, err := strconv.ParseFloat(value, 64)
+		seconds, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
 		return time.UnixMicro(int64(seconds * 1e6)), err
 	}
-	return time.Time{}, errors.Join(errors.New("kube-proxy does not say when its last sync ended"), lines.Err())
+	return time.Time{}, errors.New("kube-proxy does not say when its last sync ended")
 }
 
-func (k *KubeProxy) contains(rules string, marks []netip.Addr) bool {
-	for _, mark := range marks {
-		if !strings.Contains(rules, k.text(mark)) {
-			return false
-		}
+// ask gets what kube-proxy tells of itself.
+func (k *KubeProxy) ask(ctx context.Context, path string) (string, error) {
+	client := http.Client{Transport: &http.Transport{DialContext: k.lab.Node.DialContext, DisableKeepAlives: true}, Timeout: lab.Patient(10 * time.Second)}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:10249"+path, nil)
+	if err != nil {
+		return "", err
 	}
-	return true
-}
-
-// text is an address as the rules have it.
-func (k *KubeProxy) text(a netip.Addr) string {
-	switch {
-	case k.mode != IPVS:
-		return a.String()
-	case a.Is4():
-		return fmt.Sprintf("%08X:", a.As4())
+	response, err := client.Do(request)
+	if err != nil {
+		return "", err
 	}
-	return "[" + a.StringExpanded() + "]:"
+	defer func() { _ = response.Body.Close() }()
+	content, err := io.ReadAll(response.Body)
+	return string(content), err
 }
 
-// servers are all virtual and real servers. Asking a program again and again would keep an emulated processor busy.
-func (k *KubeProxy) servers() (text string, err error) {
+// show tells whether a Service and its endpoint are in the kernel.
+func (k *KubeProxy) show(ctx context.Context, f proxy.Family, service, endpoint netip.Addr) (bool, error) {
+	if k.mode == IPVS {
+		return k.balances(ctx, f, service, endpoint)
+	}
+	rules, err := k.rules(f)
+	return strings.Contains(rules, service.String()) && strings.Contains(rules, endpoint.String()), err
+}
+
+// balances tells whether a virtual server has a real server. It asks the kernel for no more: a program, again and again, would keep
+// an emulated processor busy, and /proc/net/ip_vs, which is read page by page, leaves out servers while other namespaces have some.
+func (k *KubeProxy) balances(ctx context.Context, f proxy.Family, service, endpoint netip.Addr) (found bool, err error) {
+	id := kernel.ID{Addr: netip.AddrPortFrom(service, markPort), Protocol: proxy.TCP}
 	err = k.lab.Node.Do(func() error {
-		content, err := os.ReadFile("/proc/thread-self/net/ip_vs")
-		text = string(content)
+		servers, err := kernel.NewIPVS(f).Dests(ctx, []kernel.ID{id})
+		found = slices.ContainsFunc(servers[id], func(l kernel.Load) bool { return l.Addr.Addr() == endpoint })
 		return err
 	})
-	return text, err
+	return found, err
 }
 
 // rules are where a Service and its endpoints show.
 func (k *KubeProxy) rules(f proxy.Family) (string, error) {
 	six := map[proxy.Family]string{proxy.IPv4: "", proxy.IPv6: "6"}[f]
-	switch k.mode {
-	case NFTables:
+	if k.mode == NFTables {
 		return k.lab.Node.Run("nft", "list", "table", "ip"+six, "kube-proxy")
-	case IPVS:
-		return k.servers()
 	}
 	return k.lab.Node.Run("ip"+six+"tables-"+k.mode.backend()+"-save", "-t", "nat")
 }
