@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/iptables/xtables"
 	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/proxytest"
 )
 
 // newInspected is a dataplane as the mode makes it for that backend.
@@ -22,28 +23,13 @@ func newInspected(ipt *xtables.Runner, cfg Config) *dataplane {
 	return d
 }
 
-// inspected are the differences, each as "kind object".
-func inspected(t *testing.T, d *dataplane, want *proxy.Snapshot) []string {
-	t.Helper()
-	found, err := d.Inspect(t.Context(), want)
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := []string{}
-	for _, x := range found {
-		all = append(all, x.Kind.String()+" "+x.Object)
-	}
-	slices.Sort(all)
-	return all
-}
-
 // TestKernelInspectionKnowsAllRulesAgain has the kernel hold whatever rules there are.
 func TestKernelInspectionKnowsAllRulesAgain(t *testing.T) {
 	inKernels(t, func(t *testing.T, ipt *xtables.Runner, f family) {
 		for _, s := range samples(f) {
 			d := newInspected(ipt, s.cfg)
 			mustApply(t, d, s.snap)
-			if found := inspected(t, d, s.snap); len(found) > 0 {
+			if found := proxytest.Inspected(t, d, s.snap); len(found) > 0 {
 				t.Errorf("%s: %q", s.name, found)
 			}
 		}
@@ -75,11 +61,11 @@ func TestKernelInspectionNamesEachHarm(t *testing.T) {
 			{"shared chain deleted", "$I -t nat -F KUBE-MARK-MASQ; $I -t nat -X KUBE-MARK-MASQ", []string{"missing table nat, chain KUBE-MARK-MASQ"}},
 			{"empty chain to which others lead", "$I -t nat -N SLUICE-OLD; $I -t nat -N OTHER; $I -t nat -A OTHER -j SLUICE-OLD", []string{}},
 		} {
-			if found := inspected(t, d, want); len(found) > 0 {
+			if found := proxytest.Inspected(t, d, want); len(found) > 0 {
 				t.Fatalf("before %s: %q", test.name, found)
 			}
 			run(t, "sh", "-ec", strings.ReplaceAll(test.harm, "$I", command(ipt, f)))
-			if diff := cmp.Diff(test.want, inspected(t, d, want)); diff != "" {
+			if diff := cmp.Diff(test.want, proxytest.Inspected(t, d, want)); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", test.name, diff)
 			}
 			d.Resync(test.name)

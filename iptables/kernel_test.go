@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/iptables/xtables"
 	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/proxytest"
 	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
 )
 
@@ -373,7 +374,7 @@ func serveBesideNative(t *testing.T, f family) {
 				t.Errorf("%s: no jump to %s comes first:\n%s", when, j.Target, rules)
 			}
 		}
-		if found := inspected(t, d, snap); len(found) > 0 {
+		if found := proxytest.Inspected(t, d, snap); len(found) > 0 {
 			t.Errorf("%s: %q", when, found)
 		}
 	}
@@ -382,7 +383,7 @@ func serveBesideNative(t *testing.T, f family) {
 	run(t, "nft", "flush", "chain", nft, nat, "SLUICE-SERVICES")
 	run(t, "sh", "-c", command(ipt, f)+" -t filter -D FORWARD 1")
 	harms := []string{"altered table nat, chain SLUICE-SERVICES", "missing table filter, rule -A FORWARD"}
-	found := inspected(t, d, snap)
+	found := proxytest.Inspected(t, d, snap)
 	for i, harm := range harms {
 		if len(found) != len(harms) || !strings.HasPrefix(found[i], harm) {
 			t.Errorf("found %q, want %q", found, harms)

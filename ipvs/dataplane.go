@@ -39,6 +39,7 @@ type dataplane struct {
 	cfg      Config
 	family   proxy.Family
 	table    nft.Interface
+	forms    *nft.Forms // of its rules, nil: nobody remembers them
 	servers  kernel.Servers
 	router   router
 	settings func(ctx context.Context) error // sets what concerns more than this family

@@ -15,7 +15,7 @@ import (
 // Inspect implements proxy.Inspector. It has another dataplane start which reads the kernel and whose writes go nowhere: what
 // that one would mend is what differs.
 func (d *dataplane) Inspect(ctx context.Context, want *proxy.Snapshot) ([]proxy.Difference, error) {
-	table := nft.NewRunner(d.family, schema)
+	table := nft.NewRunner(d.family, schema).Knowing(d.forms)
 	state, err := table.Glance(ctx)
 	if err != nil {
 		return nil, err

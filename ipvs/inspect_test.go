@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/ipvs/kernel"
 	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/proxytest"
 )
 
 // Compare implements router.
@@ -27,19 +28,11 @@ func (n *node) Compare(want kernel.Routes) ([]proxy.Difference, error) {
 func (n *node) inspected(d *dataplane, want *proxy.Snapshot) []string {
 	n.t.Helper()
 	commands := n.servers.Commands
-	found, err := d.Inspect(n.t.Context(), want)
-	if err != nil {
-		n.t.Fatal(err)
-	}
+	found := proxytest.Inspected(n.t, d, want)
 	if n.servers.Commands != commands {
 		n.t.Error("virtual servers were changed")
 	}
-	all := []string{}
-	for _, x := range found {
-		all = append(all, x.Kind.String()+" "+x.Object)
-	}
-	slices.Sort(all)
-	return all
+	return found
 }
 
 func (n *node) idOf(ip string) kernel.ID {

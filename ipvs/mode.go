@@ -87,6 +87,7 @@ func (m mode) New(family proxy.Family) (proxy.Dataplane, error) {
 	table := nft.NewRunner(family, schema)
 	servers := kernel.NewIPVS(family)
 	d := newDataplane(m.cfg, family, table, servers, kernel.NewRouter(family))
+	d.forms = table.Forms()
 	d.settings = func(ctx context.Context) error { return m.set(ctx, family, servers) }
 	d.unmet = m.unmet
 	d.see = func(ctx context.Context) (looker, func(), error) {

@@ -28,7 +28,7 @@ func (r *Runner) Read(ctx context.Context) (*State, error) {
 		return nil, fmt.Errorf("read table %s: %w", r.table, err)
 	}
 	defer func() { _ = c.Close() }()
-	reader := &reader{Conn: c, family: r.family, name: r.table, schema: r.schema}
+	reader := &reader{Conn: c, family: r.family, name: r.table, schema: r.schema, forms: r.forms}
 	var before *State
 	for range maxReads {
 		state, err := reader.read(ctx)
@@ -52,7 +52,7 @@ func (r *Runner) Glance(ctx context.Context) (*State, error) {
 		return nil, fmt.Errorf("read table %s: %w", r.table, err)
 	}
 	defer func() { _ = c.Close() }()
-	state, err := (&reader{Conn: c, family: r.family, name: r.table, schema: r.schema, again: 1}).read(ctx)
+	state, err := (&reader{Conn: c, family: r.family, name: r.table, schema: r.schema, forms: r.forms, again: 1}).read(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read table %s: %w", r.table, err)
 	}
@@ -65,8 +65,9 @@ type reader struct {
 	family proxy.Family
 	name   string
 	schema *Schema
-	again  int  // how often a list is read anew that changed while it was read
-	frame  bool // without elements
+	forms  *Forms // nil: rules are what their comments say
+	again  int    // how often a list is read anew that changed while it was read
+	frame  bool   // without elements
 
 	disturbed bool // somebody committed while the table was read
 }
@@ -226,6 +227,9 @@ func (s *Set) isDeclaredBy(m nfwatch.Message, f proxy.Family) bool {
 		uint64(number(nfwatch.Nested(desc, unix.NFTA_SET_DESC_SIZE))) == s.Size
 }
 
+// altered follows the comment of a rule that is not what the comment says.
+const altered = " altered"
+
 func (r *reader) rules(to *State) error {
 	rules, err := r.ask(unix.NFT_MSG_GETRULE, netlink.Dump, text(unix.NFTA_RULE_TABLE, r.name))
 	if err != nil {
@@ -234,7 +238,11 @@ func (r *reader) rules(to *State) error {
 	for _, m := range rules {
 		if m.Text(unix.NFTA_RULE_TABLE) == r.name {
 			chain := m.Text(unix.NFTA_RULE_CHAIN)
-			to.Chains[chain] = append(to.Chains[chain], comment(m.Attr(unix.NFTA_RULE_USERDATA)))
+			digest := comment(m.Attr(unix.NFTA_RULE_USERDATA))
+			if r.forms != nil && !r.forms.agree(digest, formOf(m.Attr(unix.NFTA_RULE_EXPRESSIONS))) {
+				digest += altered
+			}
+			to.Chains[chain] = append(to.Chains[chain], digest)
 		}
 	}
 	return nil

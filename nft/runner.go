@@ -26,6 +26,7 @@ type Runner struct {
 	schema   *Schema
 	factory  *knftables.Fake // makes transactions, and nothing else
 	children nfwatch.Children
+	forms    *Forms
 }
 
 // NewRunner touches nothing.
@@ -43,6 +44,7 @@ func newRunner(f proxy.Family, table string, schema *Schema) *Runner {
 		schema:   schema,
 		factory:  knftables.NewFake(Family(f), table),
 		children: nfwatch.Children{Program: func(name string) bool { return name == "nft" }},
+		forms:    &Forms{},
 	}
 }
 
@@ -52,10 +54,14 @@ func (r *Runner) NewTransaction() *knftables.Transaction { return r.factory.NewT
 // Run implements Interface.
 func (r *Runner) Run(ctx context.Context, tx *knftables.Transaction) error {
 	input, apart := cutDynsets(r.family, tx.String())
-	if err := r.run(ctx, input, "-f", "-"); err != nil || len(apart) == 0 {
-		return err
+	err := r.run(ctx, input, "-f", "-")
+	if err == nil && len(apart) > 0 {
+		err = r.appendDynsets(apart)
 	}
-	return r.appendDynsets(apart)
+	if strings.Contains(input, "add rule ") || len(apart) > 0 {
+		r.learn()
+	}
+	return err
 }
 
 // Check tells whether the kernel would take a transaction, and changes nothing.

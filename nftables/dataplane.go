@@ -24,7 +24,8 @@ type dataplane struct {
 	cfg    Config
 	family proxy.Family
 	table  nft.Interface
-	batch  int // elements of a transaction
+	forms  *nft.Forms // of its rules, nil: nobody remembers them
+	batch  int        // elements of a transaction
 	watch  func(ctx context.Context, doubt func(reason string)) error
 
 	remembered clients

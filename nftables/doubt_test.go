@@ -31,11 +31,7 @@ type watched struct {
 func watch(t *testing.T, f inFamily, ns *lab.Namespace) *watched {
 	t.Helper()
 	w := &watched{t: t, f: f, fam: string(nft.Family(proxy.Family(f))), want: snapshot(f.node(), crowd(30)...), doubts: make(chan string, 100)}
-	made, err := NewMode(Config{DropInvalid: true}).New(proxy.Family(f))
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.d = made.(*dataplane)
+	w.d = made(t, f)
 	w.apply()
 	ctx, cancel := context.WithCancel(context.Background())
 	var watching sync.WaitGroup

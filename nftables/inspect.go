@@ -12,7 +12,7 @@ import (
 
 // Inspect implements proxy.Inspector. It works out what a dataplane would mend that has just started.
 func (d *dataplane) Inspect(ctx context.Context, want *proxy.Snapshot) ([]proxy.Difference, error) {
-	table := nft.NewRunner(d.family, schema)
+	table := nft.NewRunner(d.family, schema).Knowing(d.forms)
 	found, err := table.Glance(ctx)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package nftables
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -9,26 +10,25 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sluice-proxy/sluice/nft"
 	"github.com/sluice-proxy/sluice/proxy"
+	"github.com/sluice-proxy/sluice/proxy/proxytest"
 )
 
-// inspected are the differences, each as "kind object".
+// inspected are the differences that a dataplane finds which has written nothing.
 func inspected(t *testing.T, f inFamily, want *proxy.Snapshot) []string {
 	t.Helper()
-	made, err := NewMode(Config{DropInvalid: true}).New(proxy.Family(f))
+	return proxytest.Inspected(t, made(t, f), want)
+}
+
+// made is a dataplane as the mode makes it.
+func made(t *testing.T, f inFamily) *dataplane {
+	t.Helper()
+	d, err := NewMode(Config{DropInvalid: true}).New(proxy.Family(f))
 	if err != nil {
 		t.Fatal(err)
 	}
-	found, err := made.(proxy.Inspector).Inspect(t.Context(), want)
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := []string{}
-	for _, x := range found {
-		all = append(all, x.Kind.String()+" "+x.Object)
-	}
-	slices.Sort(all)
-	return all
+	return d.(*dataplane)
 }
 
 func TestKernelInspectionNamesEachHarm(t *testing.T) {
@@ -185,6 +185,33 @@ func TestKernelShowsWhatImplementsAService(t *testing.T) {
 			}
 			d.Resync(test.name)
 			mustApply(t, d, want)
+		}
+	})
+}
+
+func TestKernelInspectionDoesNotBelieveComments(t *testing.T) {
+	inKernels(t, func(t *testing.T, f inFamily) {
+		d, want := made(t, f), snapshot(f.node(), crowd(30)...)
+		mustApply(t, d, want)
+		family := string(nft.Family(proxy.Family(f)))
+		rules, err := nft.Rules(t.Context(), family, Table, natPrerouting)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for handle, rule := range rules {
+			_, comment, _ := strings.Cut(rule, " comment ")
+			runNFT(t, "replace", "rule", family, Table, natPrerouting, "handle", fmt.Sprint(handle), "accept", "comment", comment)
+		}
+		if diff := cmp.Diff([]string{"altered chain " + natPrerouting}, proxytest.Inspected(t, d, want)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		d.Resync("an audit found differences")
+		mustApply(t, d, want)
+		if found := proxytest.Inspected(t, d, want); len(found) > 0 {
+			t.Errorf("after the repair: %q", found)
+		}
+		if is, err := nft.Rules(t.Context(), family, Table, natPrerouting); err != nil || !slices.Equal(slices.Sorted(maps.Values(is)), slices.Sorted(maps.Values(rules))) {
+			t.Errorf("after the repair: %v, %v, want %v", is, err, rules)
 		}
 	})
 }

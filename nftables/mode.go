@@ -34,7 +34,7 @@ func (mode) Name() string { return Name }
 func (m mode) New(family proxy.Family) (proxy.Dataplane, error) {
 	table := nft.NewRunner(family, schema)
 	d := newDataplane(m.cfg, family, table)
-	d.watch = table.Watch
+	d.watch, d.forms = table.Watch, table.Forms()
 	return d, nil
 }
 

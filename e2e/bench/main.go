@@ -62,7 +62,7 @@ func parseFlags(args []string) (config, error) {
 	fs.StringVar(&c.APIServer, "apiserver", "e2e/bin/kube-apiserver", "path of the binary")
 	fs.StringVar(&c.Out, "out", "docs/benchmarks.md", "where to write the report")
 	fs.BoolVar(&c.Asked, "asked", false, "measure what sluice explain and diff take, and whether they disturb: of Sluice alone, and nothing else")
-	fs.IntVar(&c.SharedPorts, "shared-ports", 1000, "ports of the load-balancer IP")
+	fs.IntVar(&c.SharedPorts, "shared-ports", 0, "ports of the load-balancer IP, 0 for as many as the mode has by default")
 	fs.IntVar(&c.Changes, "changes", 20, "changes to time one by one")
 	fs.DurationVar(&c.Pause, "pause", 2*time.Second, "time from one of them to the next")
 	fs.IntVar(&c.Batch, "batch", 200, "changes whose CPU time is counted")
@@ -79,6 +79,9 @@ func parseFlags(args []string) (config, error) {
 	}
 	if c.Backends = words(backends); len(c.Backends) == 0 {
 		c.Backends = c.Mode.backends
+	}
+	if c.SharedPorts == 0 {
+		c.SharedPorts = c.Mode.sharedPorts
 	}
 	if sizes == "default" {
 		sizes = map[bool]string{false: c.Mode.loads, true: ""}[c.Asked]

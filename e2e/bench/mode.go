@@ -14,6 +14,9 @@ type mode struct {
 	// asked are those that the answers to questions are measured with.
 	asked string
 
+	// sharedPorts is how many ports the load-balancer IP has by default.
+	sharedPorts int
+
 	// slow says that kube-proxy needs many seconds for a change: many in a row are not measured, but what it needs
 	// when nothing happens.
 	slow bool
@@ -34,42 +37,45 @@ type mode struct {
 // modes are all that can be measured.
 var modes = []mode{
 	{
-		name:     "iptables",
-		backends: []string{"nft", "legacy"},
-		loads:    "1000 5000 10000",
-		asked:    "10000",
-		flags:    func(backend string) []string { return []string{"--iptables-backend", backend} },
-		order:    chainOrder,
-		lose:     flushNAT,
-		loss:     "iptables -t nat -F",
-		asking:   "To look at a rule of backend legacy means to read its whole table: the kernel gives nothing less.",
-		note:     "kube-proxy finds the backend as the first `iptables` in PATH.",
+		name:        "iptables",
+		backends:    []string{"nft", "legacy"},
+		loads:       "1000 5000 10000",
+		asked:       "10000",
+		sharedPorts: 1000,
+		flags:       func(backend string) []string { return []string{"--iptables-backend", backend} },
+		order:       chainOrder,
+		lose:        flushNAT,
+		loss:        "iptables -t nat -F",
+		asking:      "To look at a rule of backend legacy means to read its whole table: the kernel gives nothing less.",
+		note:        "kube-proxy finds the backend as the first `iptables` in PATH.",
 	},
 	{
-		name:     "nftables",
-		backends: []string{"nftables"},
-		loads:    "1000 5000 10000",
-		alone:    "30000 5000x50",
-		asked:    "10000",
-		flags:    func(string) []string { return nil },
-		order:    addressOrder, // an address is looked up: none comes first
-		lose:     flushRuleset,
-		loss:     "nft flush ruleset",
-		note:     "The base line's rule is one of iptables-nft.",
+		name:        "nftables",
+		backends:    []string{"nftables"},
+		loads:       "1000 5000 10000",
+		alone:       "30000 5000x50",
+		asked:       "10000",
+		sharedPorts: 1000,
+		flags:       func(string) []string { return nil },
+		order:       addressOrder, // an address is looked up: none comes first
+		lose:        flushRuleset,
+		loss:        "nft flush ruleset",
+		note:        "The base line's rule is one of iptables-nft.",
 	},
 	{
-		name:     "ipvs",
-		backends: []string{"ipvs"},
-		loads:    "500 1000",
-		alone:    "2000",
-		asked:    "2000",
-		slow:     true,
-		flags:    func(string) []string { return nil },
-		order:    addressOrder, // an address is looked up here, too
-		lose:     clearServers,
-		loss:     "ipvsadm -C",
-		asking:   "All of this ran in a virtual machine whose processor is emulated: only ratios mean something.",
-		note:     "The base line's rule is one of iptables-nft. All of this ran in a virtual machine whose processor is emulated: only ratios mean something.",
+		name:        "ipvs",
+		backends:    []string{"ipvs"},
+		loads:       "500 1000",
+		alone:       "2000",
+		asked:       "2000",
+		sharedPorts: 10, // to kube-proxy each port is a Service more, and it starts programs for each
+		slow:        true,
+		flags:       func(string) []string { return nil },
+		order:       addressOrder, // an address is looked up here, too
+		lose:        clearServers,
+		loss:        "ipvsadm -C",
+		asking:      "All of this ran in a virtual machine whose processor is emulated: only ratios mean something.",
+		note:        "The base line's rule is one of iptables-nft. All of this ran in a virtual machine whose processor is emulated: only ratios mean something.",
 	},
 }
 

@@ -235,7 +235,7 @@ func TestFlags(t *testing.T) {
 	for _, bad := range [][]string{
 		{"-asked", "-n", "50"}, {"-n", "x"}, {"-n", "15"}, {"-n", "0"}, {"-n", ""}, {"-n", "100000"}, {"-n", "100x"}, {"-n", "100x1"}, {"-n", "100x101"}, {"-alone", "y"},
 		{"-mode", "ebpf"}, {"-mode", "nftables", "-backends", "nft"},
-		{"-backends", "ipset"}, {"-shared-ports", "0"}, {"-shared-ports", "100000"},
+		{"-backends", "ipset"}, {"-shared-ports", "-1"}, {"-shared-ports", "100000"},
 		{"-changes", "0"}, {"-batch", "0"}, {"-connects", "1"}, {"-pause", "0"}, {"-churn", "-1s"}, {"-batch-rate", "0"}, {"-churn-rate", "-1"},
 	} {
 		if _, err := parseFlags(bad); err == nil {

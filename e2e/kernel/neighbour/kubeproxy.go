@@ -233,7 +233,11 @@ func (k *KubeProxy) await(ctx context.Context, f proxy.Family, service, endpoint
 
 // poll looks at kube-proxy until what is looked for is there.
 func (k *KubeProxy) poll(ctx context.Context, look func() error) error {
-	limit := time.After(lab.Patient(time.Minute))
+	patience := time.Minute
+	if k.mode == IPVS {
+		patience = 4 * time.Minute // it starts programs for each Service
+	}
+	limit := time.After(lab.Patient(patience))
 	pause := time.NewTicker(lab.Patient(20 * time.Millisecond))
 	defer pause.Stop()
 	for {
