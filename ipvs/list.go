@@ -1,6 +1,7 @@
 package ipvs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +14,7 @@ import (
 	"github.com/sluice-proxy/sluice/proxy"
 )
 
-// List implements proxy.Lister. Virtual servers of others are listed, too: the kernel's file has both families and all owners.
+// List implements proxy.Lister. Virtual servers of others are listed, too.
 func (m mode) List(ctx context.Context, w io.Writer) error {
 	var errs []error
 	for _, f := range proxy.Families {
@@ -24,16 +25,45 @@ func (m mode) List(ctx context.Context, w io.Writer) error {
 			_, err := fmt.Fprintf(w, "%v: %s\n", f, what)
 			errs = append(errs, err)
 		}
+		errs = append(errs, listServers(ctx, kernel.NewIPVS(f), w))
 	}
-	for _, file := range []string{"ip_vs", "ip_vs_stats"} {
-		// Of the thread, not of the process, which may be in another network namespace.
-		text, err := os.ReadFile("/proc/thread-self/net/" + file)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // the kernel has not loaded IPVS
-		}
-		errs = append(errs, err)
-		_, err = fmt.Fprintf(w, "%s:\n%s", file, text)
+	// Of the thread, not of the process, which may be in another network namespace.
+	stats, err := os.ReadFile("/proc/thread-self/net/ip_vs_stats")
+	if err == nil {
+		_, err = fmt.Fprintf(w, "ip_vs_stats:\n%s", stats)
+	}
+	if !errors.Is(err, fs.ErrNotExist) { // else the kernel has not loaded IPVS
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// listServers writes virtual servers and their backends. The kernel's own list in /proc is read page by page, and leaves out
+// servers of this network namespace while others have some (Linux 6.1).
+func listServers(ctx context.Context, servers *kernel.IPVS, w io.Writer) error {
+	all, err := servers.ListIfLoaded(ctx)
+	if err != nil {
+		return err
+	}
+	ids := make([]kernel.ID, len(all))
+	for i, s := range all {
+		ids[i] = s.ID
+	}
+	loads, err := servers.Dests(ctx, ids)
+	if err != nil {
+		return err
+	}
+	var text bytes.Buffer
+	for _, s := range all {
+		fmt.Fprintf(&text, "virtual server %v, scheduler %s", s.ID, s.Scheduler)
+		if s.Timeout > 0 {
+			fmt.Fprintf(&text, ", persistent for %d s", s.Timeout)
+		}
+		text.WriteByte('\n')
+		for _, l := range loads[s.ID] {
+			fmt.Fprintf(&text, "  %v, weight %d, %d connections, %d of them active\n", l.Addr, l.Weight, l.Connections(), l.Active)
+		}
+	}
+	_, err = text.WriteTo(w)
+	return err
 }

@@ -56,8 +56,10 @@ func judge(cfg config, pairs []pair) []verdict {
 				all = append(all, v)
 			}
 		}
-		v.what, v.got, v.limit = "repair after a loss of the rules, s", repaired(p.sluice), repairGoal
-		all = append(all, v)
+		if !cfg.Mode.slow { // there a second means nothing
+			v.what, v.got, v.limit = "repair after a loss of the rules, s", repaired(p.sluice), repairGoal
+			all = append(all, v)
+		}
 	}
 	for _, backend := range cfg.Backends {
 		all = append(all, judgeGrowth(backend, pairs)...)

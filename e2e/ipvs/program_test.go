@@ -149,6 +149,7 @@ func TestKernelProgramServes(t *testing.T) {
 	if s.run("cat /proc/sys/net/ipv4/conf/all/route_localnet") != "0\n" {
 		t.Error("loopback addresses are routed")
 	}
+	s.askProgram(l.Pods[1])
 	p.Kill()
 	answers("a killed process", l.Pods[1])
 	serve(l.Pods[0])
@@ -165,5 +166,31 @@ func TestKernelProgramServes(t *testing.T) {
 	}
 	if was := "0"; s.run("cat /proc/sys/net/ipv4/vs/conntrack") != was+"\n" {
 		t.Error("net.ipv4.vs.conntrack is not what it was")
+	}
+}
+
+// askProgram asks the program about a Service with one backend, and a bundle that it makes.
+func (s *site) askProgram(backend *lab.Host) {
+	s.t.Helper()
+	if found := s.run(*sluice + " diff"); found != "" {
+		s.t.Errorf("differences: %s", found)
+	}
+	// The exit code is 2 if the kernel has anything else.
+	if said := s.run(*sluice + " explain --from=outside --to=" + s.text(vip, 80)); !strings.Contains(said, s.text(backend.Addr(proxy.IPv4), 8080)) {
+		s.t.Errorf("explain does not name %s:\n%s", backend.Name, said)
+	}
+	file := filepath.Join(s.t.TempDir(), "asked.tar.gz")
+	s.run(*sluice + " bundle " + file)
+	if found := s.run(*sluice + " diff --bundle " + file); found != "" {
+		s.t.Errorf("differences in the bundle: %s", found)
+	}
+	if says, said := s.run(*sluice+" explain --intent-only testing/web"), s.run(*sluice+" explain testing/web --bundle "+file); says != said {
+		s.t.Errorf("the program says\n%s\nthe bundle says\n%s", says, said)
+	}
+	listed := s.run("tar -xzOf " + file + " --wildcards */kernel-ipvs.txt")
+	for _, what := range []string{"virtual server " + s.text(vip, 80) + "/tcp, scheduler rr\n  " + s.text(backend.Addr(proxy.IPv4), 8080) + ", weight 1, ", "table ip sluice", "ip_vs_stats"} {
+		if !strings.Contains(listed, what) {
+			s.t.Errorf("the bundle's list of the kernel has no %q:\n%s", what, listed)
+		}
 	}
 }
