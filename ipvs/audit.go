@@ -15,7 +15,7 @@ import (
 // does not depend on how many there are, only how long it takes until each had its turn.
 const (
 	auditInterval = 2 * time.Second
-	auditObjects  = 100 // virtual servers and backends that are looked at each time
+	auditObjects  = 25 // virtual servers and backends that are looked at each time
 )
 
 // looker looks at virtual servers while others may change them.
