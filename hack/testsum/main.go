@@ -7,7 +7,6 @@ import (
 	"cmp"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -39,16 +38,19 @@ func main() {
 	flag.Var(&all, "suite", "'name: arguments of go test'; may be repeated")
 	flag.Parse()
 
-	var summary []string
+	var summary, why []string
 	var failed error
 	for _, s := range all {
 		fmt.Printf("== %s\n", s.name)
-		t, err := s.run(os.Stdout)
+		r := newReport(os.Stdout)
+		t, err := s.run(r)
+		why = append(why, r.why...)
 		summary = append(summary, fmt.Sprintf("%-32s %s", s.name, t))
 		failed = cmp.Or(failed, err)
 	}
 	fmt.Printf("== summary\n%s\n", strings.Join(summary, "\n"))
 	if failed != nil {
+		fmt.Println(strings.Join(why, "\n"))
 		fmt.Println("FAILED:", failed)
 		os.Exit(1)
 	}
@@ -64,8 +66,8 @@ func (s suite) command() []string {
 	return append(append(test, "-json", "-count=1", "-timeout", "20m"), args...)
 }
 
-// run runs go test, never satisfied with cached results (the kernel is no input that Go knows), and writes a line for each package, and all that failed or skipped tests said.
-func (s suite) run(w io.Writer) (tally, error) {
+// run runs go test, never satisfied with cached results (the kernel is no input that Go knows), and reports a line for each package, and all that failed or skipped tests said.
+func (s suite) run(r *report) (tally, error) {
 	start := time.Now()
 	cmd := exec.Command("go", s.command()...)
 	cmd.Stderr = os.Stderr
@@ -76,7 +78,6 @@ func (s suite) run(w io.Writer) (tally, error) {
 	if err := cmd.Start(); err != nil {
 		return tally{}, fmt.Errorf("start go test: %w", err)
 	}
-	r := newReport(w)
 	scan := bufio.NewScanner(out)
 	scan.Buffer(nil, 16<<20)
 	for scan.Scan() {

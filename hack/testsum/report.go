@@ -50,7 +50,14 @@ type report struct {
 	tests  map[string]int      // by package: tests that ended
 	failed map[string]bool     // by package: a test failed
 	output map[string][]string // by package and test: what it said; dropped when it passes
+	why    []string            // how what failed or was skipped began, to be repeated at the end
 }
+
+// A log may be cut at its start, so how each failure began is repeated at its end: that many lines, that long.
+const (
+	whyLines  = 12
+	whyLength = 400
+)
 
 func newReport(w io.Writer) *report {
 	return &report{w: w, tests: map[string]int{}, failed: map[string]bool{}, output: map[string][]string{}}
@@ -91,6 +98,7 @@ func (r *report) endTest(e event) {
 	}
 	if e.Action != "pass" {
 		r.say(e.Package + " " + e.Test)
+		r.remember(e)
 	}
 	delete(r.output, e.Package+" "+e.Test)
 }
@@ -115,6 +123,23 @@ func (r *report) say(key string) {
 	for _, s := range r.output[key] {
 		fmt.Fprint(r.w, s)
 	}
+}
+
+// remember keeps how a failure began.
+func (r *report) remember(e event) {
+	text := strings.Join(r.output[e.Package+" "+e.Test], "")
+	lines := []string{fmt.Sprintf("%s: %s of %s", e.Action, e.Test, shorten(e.Package))}
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "=== ") {
+			continue
+		}
+		if len(lines) > whyLines {
+			break
+		}
+		line = strings.TrimSuffix(line, "\n")
+		lines = append(lines, line[:min(len(line), whyLength)])
+	}
+	r.why = append(r.why, strings.Join(lines, "\n"))
 }
 
 // sayAll writes what was left unsaid in a package that broke: a panic, a race, tests that never ended.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"strings"
 	"testing"
 )
@@ -62,6 +63,23 @@ func TestOnlyWhatFailedOrSkippedIsSaid(t *testing.T) {
 		if !strings.Contains(out, want) {
 			t.Errorf("output lacks %q:\n%s", want, out)
 		}
+	}
+}
+
+func TestHowAFailureBeganIsRepeated(t *testing.T) {
+	r := newReport(io.Discard)
+	for _, e := range []string{
+		`{"Action":"output","Package":"p","Test":"A","Output":"quiet\n"}`,
+		`{"Action":"pass","Package":"p","Test":"A"}`,
+		`{"Action":"output","Package":"p","Test":"B","Output":"=== RUN   B\n"}`,
+		`{"Action":"output","Package":"p","Test":"B","Output":"the reason\n` + strings.Repeat(`a dump\n`, 100) + `"}`,
+		`{"Action":"fail","Package":"p","Test":"B"}`,
+	} {
+		r.line([]byte(e))
+	}
+	want := "fail: B of p\nthe reason" + strings.Repeat("\na dump", whyLines-1)
+	if got := strings.Join(r.why, "\n"); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
 
