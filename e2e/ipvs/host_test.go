@@ -1,12 +1,15 @@
 package ipvs_test
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/sluice-proxy/sluice/ipvs"
+	"github.com/sluice-proxy/sluice/ipvs/kernel"
 	"github.com/sluice-proxy/sluice/proxy"
 	"github.com/sluice-proxy/sluice/proxy/proxytest/lab"
 )
@@ -213,6 +216,72 @@ func TestKernelForeignServersStay(t *testing.T) {
 			if strings.Contains(left, ours) {
 				t.Errorf("%q is left:\n%s", ours, left)
 			}
+		}
+	})
+}
+
+// TestKernelListIsWhole lists virtual servers while another network namespace makes and removes some: the kernel has one table for
+// all of them, and tells by a number how far a list has come.
+func TestKernelListIsWhole(t *testing.T) {
+	each(t, func(t *testing.T, s *site) {
+		commands := func(op kernel.Op, n int) []kernel.Command {
+			all := make([]kernel.Command, n)
+			for i := range all {
+				id := kernel.ID{Addr: s.in(netip.MustParseAddr("10.96.0.10"), uint16(1000+i)), Protocol: proxy.TCP}
+				if i%2 == 1 {
+					id = kernel.ID{Mark: uint32(1000 + i)}
+				}
+				all[i] = kernel.Command{Op: op, Server: kernel.Server{ID: id, Scheduler: "rr"}}
+			}
+			return all
+		}
+		const count = 100
+		servers := kernel.NewIPVS(s.family)
+		s.must(s.Node.Do(func() error {
+			refused, err := servers.Run(t.Context(), commands(kernel.AddServer, count))
+			if err == nil && len(refused) > 0 {
+				err = refused[0]
+			}
+			return err
+		}))
+		done := make(chan struct{})
+		var others sync.WaitGroup
+		others.Go(func() {
+			err := s.Pods[0].Do(func() error {
+				for {
+					for _, op := range []kernel.Op{kernel.AddServer, kernel.DeleteServer} {
+						if _, err := servers.Run(context.Background(), commands(op, 10)); err != nil {
+							return err
+						}
+					}
+					select {
+					case <-done:
+						return nil
+					default:
+					}
+				}
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		twice, missing := 0, 0
+		for range 100 {
+			s.must(s.Node.Do(func() error {
+				all, err := servers.List(t.Context())
+				seen := map[kernel.ID]bool{}
+				for _, x := range all {
+					seen[x.ID] = true
+				}
+				twice += len(all) - len(seen)
+				missing += count - len(seen)
+				return err
+			}))
+		}
+		close(done)
+		others.Wait()
+		if twice > 0 || missing > 0 {
+			t.Errorf("in 100 lists of %d virtual servers %d were there twice, and %d missing", count, twice, missing)
 		}
 	})
 }

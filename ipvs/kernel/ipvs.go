@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -167,25 +169,51 @@ func refusal(err error) (unix.Errno, bool) {
 	return errors.AsType[unix.Errno](op.Err)
 }
 
+// A list is whole if so many more in a row say the same. Where the kernel changes all the time, maxLists are enough.
+const (
+	agreeing = 2
+	maxLists = 12
+)
+
 // List implements Servers.
+//
+// The kernel (Linux 6.1) tells by a number how far a list has come, in one table for both families and all network namespaces. What
+// comes or goes there meanwhile makes a virtual server appear twice, or not at all. Each that any list has is there.
 func (k *IPVS) List(ctx context.Context) ([]Server, error) {
 	s, err := dial(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list virtual servers: %w", err)
 	}
 	defer s.close()
-	answers, err := s.ask(ctx, netlink.Dump, cmdGetService, func(*netlink.AttributeEncoder) {})
-	if err != nil {
-		return nil, fmt.Errorf("list virtual servers: %w", err)
-	}
-	var all []Server
-	for _, m := range answers {
-		server, ours, err := decodeServer(m, k.family)
+	all := map[ID]Server{}
+	for n, agreed := 0, 0; n < maxLists && agreed < agreeing; n++ {
+		list, err := k.listOnce(ctx, s)
 		if err != nil {
 			return nil, fmt.Errorf("list virtual servers: %w", err)
 		}
+		before := len(all)
+		maps.Copy(all, list)
+		if agreed++; len(all) > before || len(list) < len(all) {
+			agreed = 0
+		}
+	}
+	return slices.Collect(maps.Values(all)), nil
+}
+
+// listOnce gives what the kernel gives.
+func (k *IPVS) listOnce(ctx context.Context, s *socket) (map[ID]Server, error) {
+	answers, err := s.ask(ctx, netlink.Dump, cmdGetService, func(*netlink.AttributeEncoder) {})
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[ID]Server, len(answers))
+	for _, m := range answers {
+		server, ours, err := decodeServer(m, k.family)
+		if err != nil {
+			return nil, err
+		}
 		if ours {
-			all = append(all, server)
+			all[server.ID] = server
 		}
 	}
 	return all, nil
