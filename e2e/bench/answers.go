@@ -65,8 +65,8 @@ func (c config) methodOfAnswers() string {
 	return items([]string{
 		"A real etcd and kube-apiserver, one node and its objects as described for the mode itself; only Sluice takes part. " + c.Mode.asking,
 		fmt.Sprintf("explain: the whole command, from its start to its end, for %d Services one after the other, with the look into the kernel that says whether it agrees.", askedServices),
-		fmt.Sprintf("Churn: %v changes a second for %v, each replacing an endpoint of another Service. One of them each %v is timed, from sending the API write until a connection arrives at the new endpoint.",
-			c.ChurnRate, c.Churn, askEvery),
+		fmt.Sprintf("Churn: %v changes a second for %v, each replacing an endpoint of another Service. One of %d is timed, from sending the API write until a connection arrives at the new endpoint.",
+			c.ChurnRate, c.Churn, timedOf),
 		fmt.Sprintf("With questions: the same, while `sluice diff` runs again and again without a pause, and `sluice explain` once in %v. "+
 			"Every diff has to find nothing, and every explain a kernel that agrees: else there is no report.", askEvery),
 		"CPU: user and system time of the proxy and its children, until it is calm, without that of the commands.",

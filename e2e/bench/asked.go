@@ -18,8 +18,12 @@ const (
 	// askedServices is how many Services sluice explain is asked about, one after the other.
 	askedServices = 100
 
-	// askEvery is how long after one explain the next is asked beside a churn, and how often one of its changes is timed.
+	// askEvery is how long after one explain the next is asked beside a churn.
 	askEvery = time.Second
+
+	// timedOf is of how many changes in a churn one is timed. Were they a second apart, as proxies' syncs are, they would all be timed
+	// at the same moment between two of those.
+	timedOf = 7
 )
 
 // answers is what a trial found that asks the proxy. Questions are timed as whole commands.
@@ -100,7 +104,7 @@ func (t *trial) ask(ctx context.Context, args ...string) (time.Duration, error) 
 // timedChurn makes changes for a while, and times some of them.
 func (t *trial) timedChurn(ctx context.Context) ([]time.Duration, error) {
 	changes := int(t.cfg.Churn.Seconds() * t.cfg.ChurnRate)
-	return t.many(ctx, changes, t.cfg.ChurnRate, max(1, int(askEvery.Seconds()*t.cfg.ChurnRate)))
+	return t.many(ctx, changes, t.cfg.ChurnRate, timedOf)
 }
 
 // askedChurn asks for differences all the time, and for an explanation now and then, while there are changes.
