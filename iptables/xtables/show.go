@@ -1,12 +1,15 @@
 package xtables
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sluice-proxy/sluice/proxy"
 )
@@ -20,6 +23,9 @@ type Rule struct {
 // fewChains is how many chains of backend nft are listed one by one, which takes a run of iptables each. More of them are looked for
 // in the whole table, as all chains of backend legacy are: its kernel gives the table as a whole only.
 const fewChains = 12
+
+// atOnce is how many programs list chains at the same time.
+const atOnce = 4
 
 // Show is Inspect for the chains and jumps of want alone: what else there is is no difference. It gives the rules of these chains
 // and those that lead to them, with what they took.
@@ -50,29 +56,65 @@ func (r *Runner) Show(ctx context.Context, want Wanted) ([]Rule, []proxy.Differe
 
 // listSome lists the chains one by one, in the form of iptables-save.
 func (r *Runner) listSome(ctx context.Context, i *inspection) error {
+	chains := i.chains()
+	outputs := r.tools.listEach(ctx, i.want.Table, chains)
 	var save strings.Builder
-	for _, chain := range i.chains() {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		lines, err := r.lister.ListWithCounters(i.want.Table, chain)
-		if err != nil && strings.Contains(err.Error(), incompatible) {
+	for n, chain := range chains {
+		text, err := outputs[n].text, outputs[n].err
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil && strings.Contains(err.Error(), incompatible):
 			return errIncompatible
-		}
-		if err != nil && strings.HasPrefix(chain, r.cfg.Prefix) {
+		case err != nil && strings.HasPrefix(chain, r.cfg.Prefix):
 			continue // it is not there
-		}
-		if err != nil {
+		case err != nil:
 			return err
 		}
 		fmt.Fprintf(&save, ":%s - [0:0]\n", chain)
-		for _, line := range lines {
+		for line := range strings.Lines(text) {
 			if strings.HasPrefix(line, "-A ") {
-				save.WriteString(line + "\n")
+				save.WriteString(line)
 			}
 		}
 	}
 	return i.parse(strings.NewReader(save.String()))
+}
+
+// output is what a program said.
+type output struct {
+	text string
+	err  error
+}
+
+// listEach lists chains of backend nft, which has no lock, some at the same time. All programs are started by the calling thread: it may
+// be in a network namespace of its own.
+func (t tools) listEach(ctx context.Context, table string, chains []string) []output {
+	outputs := make([]output, len(chains))
+	running := make([]func(), 0, len(chains))
+	for n, chain := range chains {
+		if n >= atOnce {
+			running[n-atOnce]()
+		}
+		var stdout, stderr bytes.Buffer
+		cmd := exec.CommandContext(ctx, t.main, "-t", table, "-v", "-S", chain)
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		cmd.WaitDelay = time.Second
+		err := cmd.Start()
+		running = append(running, func() {
+			if err == nil {
+				err = cmd.Wait()
+			}
+			if err != nil {
+				err = fmt.Errorf("list chain %s: %w: %s", chain, err, strings.TrimSpace(stderr.String()))
+			}
+			outputs[n] = output{stdout.String(), err}
+		})
+	}
+	for _, end := range running[max(0, len(running)-atOnce):] {
+		end()
+	}
+	return outputs
 }
 
 // chains are those that matter.
