@@ -151,7 +151,7 @@ func (s *stage) judgeSource(o lab.Outcome, t target, found bool) error {
 		return fmt.Errorf("%v", o)
 	}
 	kept := o.Source.Addr() == o.Client.Addr()
-	ours := s.nodeHas(o.Source.Addr())
+	ours := s.nodeHas(o.Source.Addr()) || s.nodeWasGiven(o.Source.Addr())
 	if !t.masquerade && !kept || t.masquerade && !ours {
 		return fmt.Errorf("%v (client %v)", o, o.Client)
 	}

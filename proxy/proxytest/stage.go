@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -134,10 +135,27 @@ func (s *stage) setLocal(texts []string) {
 	}
 }
 
-// nodeHas tells whether a masqueraded packet may come from an address.
+// nodeHas tells whether an address is the node's in the scenario.
 func (s *stage) nodeHas(a netip.Addr) bool {
 	return slices.Contains(s.lab.Node.Addrs(s.family), a) ||
 		slices.ContainsFunc(s.local, func(l localAddr) bool { return l.addr == a })
+}
+
+// nodeWasGiven tells whether the node has an address by a neighbour: kube-proxy's mode ipvs gives it all VIPs, and in IPv6 the kernel
+// takes one of them for packets to a pod behind an interface without a global address.
+func (s *stage) nodeWasGiven(a netip.Addr) (given bool) {
+	if s.neighbour == nil {
+		return false
+	}
+	s.onNode("list addresses", func() error {
+		all, err := net.InterfaceAddrs()
+		given = slices.ContainsFunc(all, func(x net.Addr) bool {
+			p, err := netip.ParsePrefix(x.String())
+			return err == nil && p.Addr() == a
+		})
+		return err
+	})
+	return given
 }
 
 func (s *stage) dump() {
