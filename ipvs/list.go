@@ -8,8 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"slices"
-	"strings"
 
 	"github.com/sluice-proxy/sluice/ipvs/kernel"
 	"github.com/sluice-proxy/sluice/nft"
@@ -47,7 +45,6 @@ func listServers(ctx context.Context, servers *kernel.IPVS, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	slices.SortFunc(all, func(a, b kernel.Server) int { return strings.Compare(a.ID.String(), b.ID.String()) })
 	ids := make([]kernel.ID, len(all))
 	for i, s := range all {
 		ids[i] = s.ID

@@ -197,7 +197,7 @@ func (k *IPVS) List(ctx context.Context) ([]Server, error) {
 			agreed = 0
 		}
 	}
-	return slices.Collect(maps.Values(all)), nil
+	return slices.SortedFunc(maps.Values(all), func(a, b Server) int { return a.ID.Compare(b.ID) }), nil
 }
 
 // listOnce gives what the kernel gives.

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,11 @@ type ID struct {
 	Protocol proxy.Protocol
 
 	Mark uint32 // if it is not 0, the rest is zero
+}
+
+// Compare sorts IDs: first those with an address, by that, then by their marks.
+func (id ID) Compare(other ID) int {
+	return cmp.Or(cmp.Compare(id.Mark, other.Mark), id.Addr.Compare(other.Addr), cmp.Compare(id.Protocol, other.Protocol))
 }
 
 // String is the ID as people write it.
