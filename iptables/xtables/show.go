@@ -71,12 +71,7 @@ func (r *Runner) listSome(ctx context.Context, i *inspection) error {
 		case err != nil:
 			return err
 		}
-		fmt.Fprintf(&save, ":%s - [0:0]\n", chain)
-		for line := range strings.Lines(text) {
-			if strings.HasPrefix(line, "-A ") {
-				save.WriteString(line)
-			}
-		}
+		fmt.Fprintf(&save, ":%s - [0:0]\n%s", chain, text)
 	}
 	return i.parse(strings.NewReader(save.String()))
 }
@@ -103,7 +98,7 @@ func (t tools) listEach(ctx context.Context, table string, chains []string) []ou
 		err := cmd.Start()
 		running = append(running, func() {
 			if err == nil {
-				err = cmd.Wait()
+				err = wait(cmd)
 			}
 			if err != nil {
 				err = fmt.Errorf("list chain %s: %w: %s", chain, err, strings.TrimSpace(stderr.String()))
