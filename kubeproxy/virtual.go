@@ -35,6 +35,13 @@ func (v Virtual) Traces(ctx context.Context) ([]string, error) {
 			all = append(all, fmt.Sprintf("ipvs: virtual server %v", s.ID))
 		}
 	}
+	spared, err := kernel.SparedAddrs()
+	for _, a := range spared {
+		all = append(all, fmt.Sprintf("local route to %v", a))
+	}
+	if err != nil {
+		return all, err
+	}
 	found, err := kernel.FindCompatInterface()
 	if err != nil || !found.There || found.Ours {
 		return all, err

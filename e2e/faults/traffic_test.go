@@ -220,7 +220,7 @@ func (tr *traffic) longly(i int) func() {
 			o = conn.Again(answerLimit)
 		}
 		ok := o.Result == lab.Answered && o == was
-		tr.count(long, ok, began, "%s to %v: %v, was %v", from.Name, to, o, was)
+		tr.count(long, ok, began, "%s at %v to %v: %v, was %v", from.Name, was.Client, to, o, was)
 		if !ok {
 			conn = nil // which is closed when the load ends
 		}

@@ -133,30 +133,41 @@ func RemoveCompatInterface() error {
 	return withCompat(func(h *netlink.Handle, link netlink.Link) error { return h.LinkDel(link) })
 }
 
-// RemoveKubeProxysInterface removes the interface if it is not ours; with keep it takes its addresses and makes it ours.
+// RemoveKubeProxysInterface removes the interface if it is not ours; with keep it takes its addresses and makes it ours. What
+// SpareCompatAddrs has made goes as well.
 func RemoveKubeProxysInterface(keep bool) error {
 	found, err := FindCompatInterface()
-	if err != nil || !found.There || found.Ours {
+	if err != nil {
 		return err
 	}
-	return withCompat(func(h *netlink.Handle, link netlink.Link) error {
-		if !keep {
-			return h.LinkDel(link)
-		}
-		addrs, err := h.AddrList(link, netlink.FAMILY_ALL)
-		if err != nil {
+	if found.There && !found.Ours {
+		if err := withCompat(func(h *netlink.Handle, link netlink.Link) error { return disown(h, link, keep) }); err != nil {
 			return err
 		}
-		for _, a := range addrs {
-			if err := h.AddrDel(link, &a); err != nil {
-				return err
-			}
-		}
-		if err := forgetLocalRoutes(h, link); err != nil {
+	}
+	h, err := open()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	return forgetSparedRoutes(h)
+}
+
+// disown removes an interface, or makes it ours.
+func disown(h *netlink.Handle, link netlink.Link, keep bool) error {
+	if !keep {
+		return h.LinkDel(link)
+	}
+	addrs, err := h.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		if err := h.AddrDel(link, &a); err != nil {
 			return err
 		}
-		return h.LinkSetAlias(link, compatAlias)
-	})
+	}
+	return h.LinkSetAlias(link, compatAlias)
 }
 
 // withCompat does something with the interface, if it is there.

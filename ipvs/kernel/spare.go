@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -11,9 +12,12 @@ import (
 	"github.com/sluice-proxy/sluice/proxy"
 )
 
+// spareProtocol marks routes as ours that do not go with the interface.
+const spareProtocol = 81
+
 // SpareCompatAddrs lets new connections of the node itself to addresses of the interface come from the address that they will come from
 // without it. The kernel would let them come from the very address that they go to, and such a connection ends with that address,
-// whoever translates it. Its addresses remain the node's.
+// whoever translates it. Its addresses remain the node's. RemoveKubeProxysInterface must follow.
 func SpareCompatAddrs() error {
 	return withCompat(func(h *netlink.Handle, link netlink.Link) error {
 		var errs []error
@@ -39,19 +43,38 @@ func spare(h *netlink.Handle, link netlink.Link, f proxy.Family) error {
 		if own.Dst == nil || own.Dst.IP.IsLinkLocalUnicast() || own.Src.Equal(source) {
 			continue
 		}
-		other := own
-		other.Src, other.Protocol = source, unix.RTPROT_BOOT
-		if err := h.RouteReplace(&other); err != nil {
+		if err := replaceLocal(h, own, source, f); err != nil {
 			return fmt.Errorf("%v: %w", own.Dst, err)
-		}
-		// In IPv6 it comes behind the kernel's own.
-		if f == proxy.IPv6 && own.Protocol == unix.RTPROT_KERNEL {
-			if err := h.RouteDel(&own); err != nil {
-				return fmt.Errorf("%v: %w", own.Dst, err)
-			}
 		}
 	}
 	return nil
+}
+
+// replaceLocal lets a local route have another source.
+func replaceLocal(h *netlink.Handle, own netlink.Route, source net.IP, f proxy.Family) error {
+	other := own
+	other.Src, other.Protocol = source, spareProtocol
+	if f == proxy.IPv4 {
+		return h.RouteReplace(&other)
+	}
+	// IPv6 takes no route through an interface that is down, and kube-proxy never sets its interface up. The new route comes behind
+	// the kernel's own.
+	lo, err := h.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	other.LinkIndex = lo.Attrs().Index
+	if err := h.RouteReplace(&other); err != nil {
+		return err
+	}
+	return ignoreAbsent(h.RouteDel(&own))
+}
+
+func ignoreAbsent(err error) error {
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return err
 }
 
 // localRoutes are those that make addresses of an interface the node's own.
@@ -92,19 +115,49 @@ func usualSource(h *netlink.Handle, link netlink.Link, f proxy.Family) (net.IP, 
 	return first, nil
 }
 
-// forgetLocalRoutes removes those that are left when the addresses have gone: the kernel does not take them for its own.
-func forgetLocalRoutes(h *netlink.Handle, link netlink.Link) error {
-	for _, f := range proxy.Families {
-		routes, err := localRoutes(h, link, f)
-		if err != nil {
-			return err
+// SparedAddrs are the addresses whose routes do not go with the interface, and stay when it is gone without RemoveKubeProxysInterface.
+func SparedAddrs() ([]netip.Addr, error) {
+	h, err := open()
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	routes, err := sparedRoutes(h)
+	var all []netip.Addr
+	for _, r := range routes {
+		if r.Dst == nil {
+			continue
 		}
-		for _, r := range routes {
-			if r.Protocol != unix.RTPROT_KERNEL {
-				if err := h.RouteDel(&r); err != nil {
-					return fmt.Errorf("remove local route to %v: %w", r.Dst, err)
-				}
-			}
+		if ip, ok := netip.AddrFromSlice(r.Dst.IP); ok {
+			all = append(all, ip.Unmap())
+		}
+	}
+	return all, err
+}
+
+// sparedRoutes are the routes of SpareCompatAddrs, of both families.
+func sparedRoutes(h *netlink.Handle) ([]netlink.Route, error) {
+	wanted := &netlink.Route{Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Protocol: spareProtocol}
+	var all []netlink.Route
+	for _, f := range proxy.Families {
+		routes, err := h.RouteListFiltered(int(addressFamily(f)), wanted, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE|netlink.RT_FILTER_PROTOCOL)
+		if err != nil {
+			return nil, fmt.Errorf("list local routes: %w", err)
+		}
+		all = append(all, routes...)
+	}
+	return all, nil
+}
+
+// forgetSparedRoutes removes them when the addresses have gone: the kernel does not take them for its own.
+func forgetSparedRoutes(h *netlink.Handle) error {
+	routes, err := sparedRoutes(h)
+	if err != nil {
+		return err
+	}
+	for _, r := range routes {
+		if err := ignoreAbsent(h.RouteDel(&r)); err != nil {
+			return fmt.Errorf("remove local route to %v: %w", r.Dst, err)
 		}
 	}
 	return nil
