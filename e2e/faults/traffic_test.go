@@ -70,7 +70,7 @@ type tally struct {
 type traffic struct {
 	t    *testing.T
 	w    *world
-	own  bool // ports
+	own  map[string]*ports // of hosts, by name; nil where the kernel picks ports
 	stop chan struct{}
 	over sync.Once
 	done sync.WaitGroup
@@ -94,13 +94,16 @@ func (w *world) startTraffic(t *testing.T) *traffic {
 	return w.startTrafficOf(t, freshWorkers, w.kernel.ownPorts)
 }
 
-// startTrafficOf is startTraffic with so many that make new connections, for each client, protocol and family, from ports of
-// their own or from those that the kernel picks.
+// startTrafficOf is startTraffic with so many that make new connections, for each client, protocol and family, from own ports or
+// from those that the kernel picks.
 func (w *world) startTrafficOf(t *testing.T, workers int, ownPorts bool) *traffic {
 	t.Helper()
 	tr := &traffic{
 		t: t, w: w, stop: make(chan struct{}), tallies: map[kind]*tally{}, excuses: map[kind]int{},
-		own: ownPorts,
+	}
+	hosts := []*lab.Host{w.visitor(), w.Node, w.Client}
+	if ownPorts {
+		tr.own = portsOf(hosts)
 	}
 	for _, k := range []kind{fresh, nodePort, long, sticky, stream} {
 		tr.tallies[k] = &tally{}
@@ -114,7 +117,7 @@ func (w *world) startTrafficOf(t *testing.T, workers int, ownPorts bool) *traffi
 	tr.awaitServed()
 	tr.since = time.Now()
 	for _, f := range proxy.Families {
-		for _, h := range []*lab.Host{w.visitor(), w.Node, w.Client} {
+		for _, h := range hosts {
 			for _, p := range []proxy.Protocol{proxy.TCP, proxy.UDP} {
 				for range workers {
 					tr.every(freshPause, tr.freshly(h, f, p))
@@ -170,15 +173,6 @@ func (tr *traffic) every(pause time.Duration, do func()) {
 	})
 }
 
-// from leaves address and port to the kernel. A port that is bound before it is known where to is one that no other open
-// connection has.
-func (tr *traffic) from(f proxy.Family) netip.AddrPort {
-	if tr.own {
-		return netip.AddrPortFrom(f.Any(), 0)
-	}
-	return netip.AddrPort{}
-}
-
 // freshly makes new connections.
 func (tr *traffic) freshly(from *lab.Host, f proxy.Family, p proxy.Protocol) func() {
 	targets, kinds, n := []netip.AddrPort{clusterIP(tr.w.web, f), tr.w.nodePort(f, p)}, []kind{fresh, nodePort}, 0
@@ -186,7 +180,7 @@ func (tr *traffic) freshly(from *lab.Host, f proxy.Family, p proxy.Protocol) fun
 		n++
 		to, k := targets[n%len(targets)], kinds[n%len(kinds)]
 		began := tr.moment(k)
-		o := from.Probe(lab.Probe{To: to, Protocol: p, From: tr.from(f), Timeout: answerLimit, Resend: resend})
+		o := tr.probe(from, lab.Probe{To: to, Protocol: p, Timeout: answerLimit, Resend: resend})
 		tr.count(k, o.Result == lab.Answered, began, "%s to %v over %v: %v", from.Name, to, p, o)
 		if o.Resent {
 			tr.countResent(k, began)
@@ -212,7 +206,7 @@ func (tr *traffic) longly(i int) func() {
 		began := tr.moment(long)
 		var o lab.Outcome
 		if conn == nil {
-			conn, o = from.Connect(lab.Probe{To: to, Protocol: proxy.TCP, From: tr.from(proxy.FamilyOf(to.Addr())), Timeout: answerLimit})
+			conn, o = tr.connect(from, lab.Probe{To: to, Protocol: proxy.TCP, Timeout: answerLimit})
 			was, was.Resent = o, false
 			o = was
 			tr.keep(conn)
@@ -298,7 +292,7 @@ func (tr *traffic) stickily(client netip.Addr, f proxy.Family) func() {
 			was, lists = "", now
 		}
 		began := tr.moment(sticky)
-		o := tr.w.Client.Probe(lab.Probe{
+		o := tr.probe(tr.w.Client, lab.Probe{
 			To: clusterIP(tr.w.sticky, f), Protocol: proxy.TCP, From: netip.AddrPortFrom(client, 0), Timeout: answerLimit,
 		})
 		tr.count(sticky, o.Result == lab.Answered && (o.Server == was || was == ""), began, "%v: %v, was %s", client, o, was)
@@ -426,12 +420,13 @@ func (tr *traffic) lost() (n int) {
 	return n
 }
 
-// lostOnes are the first few of them, of each kind.
+// lostOnes are the first few of them, of each kind, since it was asked before.
 func (tr *traffic) lostOnes() (all []string) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	for _, c := range tr.tallies {
 		all = append(all, c.failures...)
+		c.failures = nil
 	}
 	return all
 }
