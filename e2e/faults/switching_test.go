@@ -127,30 +127,57 @@ func (s *story) cleanUp(from, to program) {
 	// Connections through IPVS end with its virtual servers, which wait for that no longer than the limit. Streams move then.
 	s.load.flowsLost = s.load.flowsLost || from.isIPVS()
 	command := []string{sluiceBinary, "cleanup", "--drain", drainLimit}
+	if from.kubeProxy != nil {
+		command = append(command, "--kube-proxy")
+	}
 	switch {
-	case from.kubeProxy != nil && from.isIPVS():
-		done := make(chan error, 1)
-		go func() {
-			out, err := s.Node.Run(command[0], append(command[1:], "--kube-proxy")...)
-			if err != nil {
-				err = fmt.Errorf("%w: %s", err, out)
-			}
-			done <- err
-		}()
-		s.awaitOwnSource()
-		s.load.renew()
-		if err := <-done; err != nil {
-			s.Fatal(err)
-		}
-	case from.kubeProxy != nil:
-		s.runs(append(command, "--kube-proxy")...)
-	case to.kubeProxy != nil:
+	case from.kubeProxy == nil && to.kubeProxy == nil:
 		if from.isIPVS() {
 			s.load.renew()
 		}
+	case !from.isIPVS():
 		s.runs(command...)
-	case from.isIPVS():
-		s.load.renew()
+	default:
+		s.drain(command, from)
+	}
+}
+
+// drain runs a command that lets connections end, and meanwhile does so, once new ones do not depend on what goes.
+func (s *story) drain(command []string, from program) {
+	s.Helper()
+	done := make(chan error, 1)
+	go func() {
+		out, err := s.Node.Run(command[0], command[1:]...)
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, out)
+		}
+		done <- err
+	}()
+	if from.kubeProxy != nil {
+		s.awaitOwnSource()
+	} else {
+		s.awaitLeft()
+	}
+	s.load.renew()
+	if err := <-done; err != nil {
+		s.Fatal(err)
+	}
+}
+
+// awaitLeft waits until Sluice's mode ipvs leaves new connections to others.
+func (s *story) awaitLeft() {
+	s.Helper()
+	for _, family := range []string{"ip", "ip6"} {
+		eventually(s.T, "new connections are not led to IPVS", func() error {
+			out, err := s.Node.Run("nft", "list", "tables", family)
+			if err != nil || !strings.Contains(out, "sluice-ipvs") {
+				return err
+			}
+			if out, err = s.Node.Run("nft", "list", "chain", family, "sluice-ipvs", "arrive"); strings.Contains(out, "vmap") {
+				return errors.New(out)
+			}
+			return err
+		})
 	}
 }
 
