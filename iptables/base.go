@@ -45,13 +45,13 @@ func (c Config) base(out *chains, table string, n *proxy.Node, t *trees) {
 	switch {
 	case n == nil:
 	case table == nat:
-		natBase(out, n, t)
+		c.natBase(out, n, t)
 	default:
 		c.filterBase(out, n, t)
 	}
 }
 
-func natBase(out *chains, n *proxy.Node, t *trees) {
+func (c Config) natBase(out *chains, n *proxy.Node, t *trees) {
 	out.begin(servicesChain)
 	reach(out, n, t, byClusterIP, "")
 	reach(out, n, t, byExternal, "")
@@ -59,6 +59,9 @@ func natBase(out *chains, n *proxy.Node, t *trees) {
 
 	out.begin(postroutingChain)
 	out.rule("-m mark ! --mark", markOf(n), "-j RETURN")
+	if c.counts && guardsLoopback(n) {
+		out.rule("-m conntrack --ctstate DNAT --ctorigdst "+n.Family.Loopback().String(), countedBy(localhostObject))
+	}
 	// The bit has served its purpose. Left in place it would have the packet masqueraded again should
 	// it come by once more, from a tunnel for instance.
 	out.rule(fmt.Sprintf("-j MARK --xor-mark %#x", n.MasqueradeMark))
@@ -88,7 +91,10 @@ func (c Config) filterBase(out *chains, n *proxy.Node, t *trees) {
 	reach(out, n, t, byHealthPort, "")
 
 	out.begin(forwardChain)
-	if c.DropInvalid {
+	switch {
+	case c.DropInvalid && c.counts:
+		out.rule("-m conntrack --ctstate INVALID", countedBy(invalidObject), "-j DROP")
+	case c.DropInvalid:
 		out.rule("-m conntrack --ctstate INVALID -j DROP")
 	}
 	out.rule("-m mark --mark", markOf(n), "-j ACCEPT")

@@ -25,6 +25,8 @@ type Config struct {
 
 	// Wait is how long to wait for the lock of the legacy backend; 0 is the default of xtables.
 	Wait time.Duration
+
+	counts bool // the node has what counts packets, see account.go
 }
 
 // batchNFT limits the chains of one commit in backend nft, whose tool looks through all chains of a commit for
@@ -36,9 +38,12 @@ const batchNFT = 1000
 const maxProbes = 5
 
 // NewMode makes the mode. It touches nothing yet.
-func NewMode(cfg Config) proxy.Mode { return mode{cfg} }
+func NewMode(cfg Config) proxy.Mode { return mode{cfg, &account{}} }
 
-type mode struct{ cfg Config }
+type mode struct {
+	cfg     Config
+	account *account
+}
 
 // Name implements proxy.Mode.
 func (mode) Name() string { return Name }
@@ -49,8 +54,13 @@ func (m mode) Supported(ctx context.Context, family proxy.Family) error {
 	if err != nil {
 		return err
 	}
+	return patiently(func() error { return ipt.Supported(ctx) })
+}
+
+// patiently tries again what something stood in the way of.
+func patiently(try func() error) error {
 	for tries := 1; ; tries++ {
-		err := ipt.Supported(ctx)
+		err := try()
 		if refused, ok := errors.AsType[*xtables.RestoreError](err); !ok || !refused.Resource || tries == maxProbes {
 			return err
 		}
@@ -63,7 +73,9 @@ func (m mode) New(family proxy.Family) (proxy.Dataplane, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := newDataplane(m.cfg, ipt)
+	cfg := m.cfg
+	cfg.counts = m.account.counts(family)
+	d := newDataplane(cfg, ipt)
 	d.inspector = ipt
 	if ipt.Backend() == xtables.NFT {
 		d.batch = batchNFT
@@ -92,6 +104,9 @@ func (m mode) Cleanup(ctx context.Context) error {
 	var errs []error
 	for _, family := range proxy.Families {
 		errs = append(errs, m.cleanup(ctx, family, func(xtables.Backend) bool { return true }))
+	}
+	if errors.Join(errs...) == nil {
+		errs = append(errs, objects.Remove()) // rules of ours use them
 	}
 	return errors.Join(errs...)
 }

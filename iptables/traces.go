@@ -28,7 +28,8 @@ func (m mode) Traces(ctx context.Context) ([]string, error) {
 			all = append(all, found...)
 		}
 	}
-	return all, errors.Join(errs...)
+	found, err := objects.Traces()
+	return append(all, found...), errors.Join(append(errs, err)...)
 }
 
 // isOurs tells whether a chain is certainly ours. The chain for marking is another matter.

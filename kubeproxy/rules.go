@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/sluice-proxy/sluice/iptables/acct"
 	"github.com/sluice-proxy/sluice/iptables/xtables"
 	"github.com/sluice-proxy/sluice/nft"
 	"github.com/sluice-proxy/sluice/proxy"
@@ -54,6 +55,17 @@ func eachTable(ctx context.Context, f func(ipt *xtables.Runner, table string, s 
 	}
 	return errors.Join(errs...)
 }
+
+// Objects are what its rules in mode iptables count packets in. Rules use them as long as they are there.
+type Objects struct{}
+
+var objects = acct.Set{"ct_state_invalid_dropped_pkts", "localhost_nps_accepted_pkts"}
+
+// Traces names what Remove removes, an object each. After an error it names what it found.
+func (Objects) Traces(context.Context) ([]string, error) { return objects.Traces() }
+
+// Remove goes on after an error.
+func (Objects) Remove(context.Context) error { return objects.Remove() }
 
 // Tables are those of mode nftables.
 type Tables struct{}

@@ -87,9 +87,9 @@ type Mode interface {
 	Cleanup(ctx context.Context) error
 }
 
-// Preparer is a Mode that needs kernel parameters, which take more rights than the rest.
+// Preparer is a Mode that needs something of the kernel which is no rule, such as parameters, which take more rights than the rest.
 type Preparer interface {
-	// Prepare sets what is not as it should be. If everything is, it takes no rights.
+	// Prepare sets what is not as it should be, before New. If all parameters are, it takes no rights that New's dataplanes do not.
 	Prepare(ctx context.Context) error
 }
 

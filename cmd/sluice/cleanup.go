@@ -108,7 +108,7 @@ func modeSweepers(ctx context.Context, chosen []mode, sysctlRoot string) []sweep
 	return all
 }
 
-// kubeProxySweepers are for what kube-proxy has left. Their order matters: rules use ipsets, and virtual servers are known by the
+// kubeProxySweepers are for what kube-proxy has left. Their order matters: rules use objects and ipsets, and virtual servers are known by the
 // rest of what mode ipvs has.
 func kubeProxySweepers() []sweeper {
 	virtual := kubeProxysServers()
@@ -116,6 +116,7 @@ func kubeProxySweepers() []sweeper {
 		{name: "kube-proxy's tables", traces: kubeproxy.Tables{}.Traces, remove: kubeproxy.Tables{}.Remove},
 		{name: "kube-proxy's virtual servers", traces: virtual.Traces, remove: virtual.Remove, stays: kubeproxy.VirtualParameters},
 		{name: "kube-proxy's rules", traces: kubeproxy.Rules{}.Traces, remove: kubeproxy.Rules{}.Remove, stays: kubeproxy.RulesParameters},
+		{name: "kube-proxy's accounting objects", traces: kubeproxy.Objects{}.Traces, remove: kubeproxy.Objects{}.Remove},
 		{name: "kube-proxy's ipsets", traces: kubeproxy.Sets{}.Traces, remove: kubeproxy.Sets{}.Remove, stays: kubeproxy.VirtualParameters},
 	}
 	for i := range all {

@@ -87,7 +87,7 @@ func serve(ctx context.Context, cfg *config.Config) error {
 // prepareKernel makes the dataplanes of the families that this node has, and sets what they need.
 func prepareKernel(ctx context.Context, cfg *config.Config, chosen mode) (map[proxy.Family]proxy.Dataplane, error) {
 	mode := chosen.make(ctx, newModeConfig(cfg))
-	dataplanes := map[proxy.Family]proxy.Dataplane{}
+	var served []proxy.Family
 	for _, f := range proxy.Families {
 		err := supported(ctx, mode, f)
 		if err != nil && f == proxy.IPv6 && lasting(err) {
@@ -98,16 +98,20 @@ func prepareKernel(ctx context.Context, cfg *config.Config, chosen mode) (map[pr
 		if err != nil {
 			return nil, fmt.Errorf("mode %s cannot work on this node: %w", mode.Name(), err)
 		}
-		dataplane, err := mode.New(f)
-		if err != nil {
-			return nil, fmt.Errorf("prepare mode %s: %w", mode.Name(), err)
-		}
-		dataplanes[f] = dataplane
+		served = append(served, f)
 	}
 	if p, ok := mode.(proxy.Preparer); ok {
 		if err := p.Prepare(ctx); err != nil {
 			return nil, fmt.Errorf("prepare the kernel for mode %s: %w", mode.Name(), err)
 		}
+	}
+	dataplanes := map[proxy.Family]proxy.Dataplane{}
+	for _, f := range served {
+		dataplane, err := mode.New(f)
+		if err != nil {
+			return nil, fmt.Errorf("prepare mode %s: %w", mode.Name(), err)
+		}
+		dataplanes[f] = dataplane
 	}
 	// Only now: a kernel may have loaded connection tracking when it was first asked for a rule with it.
 	if err := conntrack.Tune(ctx, sysctl.Tree{}, cfg.Conntrack); err != nil {
@@ -222,6 +226,9 @@ func (p *proxier) serve(ctx context.Context, group *errgroup.Group, o origin) er
 		Mode: p.mode.name, Changes: p.changes, Client: p.requests, Silence: source.silence, Build: build(), Features: features(p.cfg.Gates),
 	})
 	p.metrics.Clients(p.remembered())
+	if p.mode.name == iptables.Name {
+		p.metrics.Packets(iptables.InvalidDropped, iptables.LocalhostNodePorts)
+	}
 	p.questions = &questions{mode: p.mode.name, input: p.tracker.Input, relay: p.mode.name != iptables.Name}
 	p.questions.audit = audit.New(inspectors(p.dataplanes), p.questions.applied)
 	p.history = history.New(time.Now)

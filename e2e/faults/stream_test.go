@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -100,6 +101,16 @@ func (s *sink) missing() (n int64, hosts []string) {
 		hosts = append(hosts, host)
 	}
 	return n, hosts
+}
+
+// underway says how many datagrams of each stream have not arrived yet.
+func (tr *traffic) underway() string {
+	var all []string
+	for _, s := range tr.sinks {
+		n, hosts := s.missing()
+		all = append(all, fmt.Sprintf("%d of %d datagrams of the %v stream arrived nowhere yet, others at %v", n, s.sent.Load(), s.family, hosts))
+	}
+	return strings.Join(all, "; ")
 }
 
 // settle waits for what is on its way and takes the rest for lost.

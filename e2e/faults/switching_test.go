@@ -78,7 +78,7 @@ func goRound(t *testing.T, circuits []circuit) {
 				if n := s.load.lost() - before; n > 0 {
 					t.Errorf("%s → %s: %d connections were lost: %q", from, to, n, s.load.lostOnes())
 				}
-				s.note("%s → %s is done", from, to)
+				s.note("%s → %s is done, %s", from, to, s.load.underway())
 			}
 			s.load.end()
 		})

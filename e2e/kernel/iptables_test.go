@@ -1,6 +1,7 @@
 package kernel_test
 
 import (
+	"context"
 	"os/exec"
 	"testing"
 
@@ -18,12 +19,22 @@ func TestKernelIptables(t *testing.T) {
 	for _, backend := range backends {
 		t.Run(string(backend), func(t *testing.T) {
 			proxytest.Run(t, proxytest.Harness{
-				Mode:     iptables.NewMode(iptables.Config{Backend: backend, DropInvalid: true}),
+				Mode:     prepared{iptables.NewMode(iptables.Config{Backend: backend, DropInvalid: true})},
 				Firewall: proxytest.IptablesFirewall(func(f proxy.Family) string { return program(backend, f, "") }),
 				Dump:     func(f proxy.Family) string { return save(backend, f) },
 			})
 		})
 	}
+}
+
+// prepared is a mode whose dataplanes find the kernel prepared, as a start leaves it.
+type prepared struct{ proxy.Mode }
+
+func (p prepared) New(f proxy.Family) (proxy.Dataplane, error) {
+	if err := p.Mode.(proxy.Preparer).Prepare(context.Background()); err != nil {
+		return nil, err
+	}
+	return p.Mode.New(f)
 }
 
 // program is the name of a tool of a backend, e.g. ip6tables-legacy-save.

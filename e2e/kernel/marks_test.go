@@ -3,10 +3,12 @@ package kernel_test
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/sluice-proxy/sluice/conntrack/sysctl"
 	"github.com/sluice-proxy/sluice/iptables"
 	"github.com/sluice-proxy/sluice/iptables/xtables"
 	"github.com/sluice-proxy/sluice/proxy"
@@ -42,7 +44,7 @@ func serveNodePort(t *testing.T, l *lab.Lab, family proxy.Family, cfg iptables.C
 		Name:           "node",
 		IP:             l.Node.Addr(family),
 		Addrs:          l.Node.Addrs(family),
-		NodePorts:      proxy.NodePortAddrs{All: true},
+		NodePorts:      proxy.NodePortAddrs{All: true, Localhost: family == proxy.IPv4},
 		PodSource:      proxy.PodSource{Kind: proxy.PodSourcePrefix, Prefix: lab.PrefixIn(family, lab.ClusterCIDR)},
 		MasqueradeMark: 1 << 14,
 	}
@@ -57,7 +59,7 @@ func serveNodePort(t *testing.T, l *lab.Lab, family proxy.Family, cfg iptables.C
 	}
 	want := proxy.NewSnapshot(node, map[proxy.ServicePortName]*proxy.ServicePort{port.Name: port})
 	err := l.Node.Do(func() error {
-		dataplane, err := iptables.NewMode(cfg).New(family)
+		dataplane, err := prepared{iptables.NewMode(cfg)}.New(family)
 		if err != nil {
 			return err
 		}
@@ -144,5 +146,71 @@ func TestKernelInvalidPacketsPassIfTheyMay(t *testing.T) {
 			t.Errorf("dropped: %v, want silence", got)
 		}
 		throughNodePort(t, l, family)
+	})
+}
+
+// TestKernelPacketsAreCounted counts what two metrics tell, and finds nothing of it after the clean-up.
+func TestKernelPacketsAreCounted(t *testing.T) {
+	each(t, func(t *testing.T, l *lab.Lab, backend xtables.Backend, family proxy.Family) {
+		cfg := iptables.Config{Backend: backend, DropInvalid: true}
+		serveNodePort(t, l, family, cfg)
+		count := func(what string, read func() (uint64, error)) (n uint64) {
+			t.Helper()
+			err := l.Node.Do(func() (err error) {
+				n, err = read()
+				return err
+			})
+			if err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+			return n
+		}
+		throughNodePort(t, l, family)
+		if n := count("invalid packets", iptables.InvalidDropped) + count("connections to localhost", iptables.LocalhostNodePorts); n > 0 {
+			t.Errorf("counted %d of what did not come", n)
+		}
+		invalid := lab.Probe{To: netip.AddrPortFrom(l.Pods[0].Addr(family), 9), Protocol: lab.InvalidTCP, Timeout: moment}
+		if got := l.Client.Probe(invalid); got.Result != lab.Silence {
+			t.Errorf("an invalid packet: %v, want silence", got)
+		}
+		if n := count("invalid packets", iptables.InvalidDropped); n != 1 {
+			t.Errorf("counted %d invalid packets, want 1", n)
+		}
+		if family == proxy.IPv4 {
+			if err := l.Node.Do(func() error { return (sysctl.Tree{}).RouteLocalnet() }); err != nil {
+				t.Fatal(err)
+			}
+			local := lab.Probe{To: netip.MustParseAddrPort("127.0.0.1:30080"), Protocol: proxy.TCP, Timeout: patience}
+			for range 3 {
+				if got := l.Node.Probe(local); got.Server != l.Pods[0].Name {
+					t.Errorf("through the node port of localhost: %v", got)
+				}
+			}
+			if n := count("connections to localhost", iptables.LocalhostNodePorts); n != 3 {
+				t.Errorf("counted %d connections to localhost, want 3", n)
+			}
+		}
+		serveNodePort(t, l, family, cfg) // as another start does
+		if n := count("invalid packets", iptables.InvalidDropped); n != 1 {
+			t.Errorf("counted %d invalid packets after another start, want 1", n)
+		}
+		err := l.Node.Do(func() error {
+			mode := iptables.NewMode(cfg)
+			before, err := mode.Traces(t.Context())
+			if err != nil || !slices.Contains(before, "accounting object sluice_invalid_dropped") {
+				t.Errorf("the object is not to be removed: %q, %v", before, err)
+			}
+			if err := mode.Cleanup(t.Context()); err != nil {
+				return err
+			}
+			after, err := mode.Traces(t.Context())
+			if len(after) > 0 {
+				t.Errorf("left: %q", after)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
 	})
 }

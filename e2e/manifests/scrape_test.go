@@ -35,7 +35,6 @@ var absent = []struct{ names, reason string }{
 	{`aggregator_.*|apiserver_.*|authentication_.*|authorization_.*|cardinality_enforcement_.*|disabled_metrics_total|hidden_metrics_total|registered_metrics_total|etcd_.*|field_validation_.*|leader_election_.*|workqueue_.*|informer_.*|storage_.*|queued_items.*|resource_.*|version_.*`,
 		"they come with libraries of kube-proxy, and say nothing of a proxy"},
 	{`promhttp_metric_handler_requests_.*`, "about reading metrics"},
-	{`kubeproxy_iptables_(ct_state_invalid_dropped|localhost_nodeports_accepted)_packets_total`, "need accounting objects that the kernel keeps by names that are kube-proxy's; kube-proxy has them only where the kernel has nfacct"},
 	{`kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total`, "there is no clean-up apart from the transactions that are counted"},
 }
 

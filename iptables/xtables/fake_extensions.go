@@ -31,9 +31,14 @@ var matches = map[string]extension{
 	},
 	"conntrack": {
 		options: map[string]option{
-			"--ctstate": listOf("INVALID", "NEW", "ESTABLISHED", "RELATED", "UNTRACKED", "SNAT", "DNAT"),
+			"--ctstate":   listOf("INVALID", "NEW", "ESTABLISHED", "RELATED", "UNTRACKED", "SNAT", "DNAT"),
+			"--ctorigdst": anything,
 		},
 		require: []string{"--ctstate"},
+	},
+	"nfacct": {
+		options: map[string]option{"--nfacct-name": anything},
+		require: []string{"--nfacct-name"},
 	},
 	"statistic": {
 		options: map[string]option{

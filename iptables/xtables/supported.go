@@ -56,6 +56,11 @@ func (r *Runner) Supported(ctx context.Context) error {
 	return errors.Join(missing...)
 }
 
+// Accepts tells whether this node can load a rule, given as arguments, into a chain of a table: nil, or why not.
+func (r *Runner) Accepts(ctx context.Context, table, rule string) error {
+	return r.probe(ctx, []feature{{"", table, rule}})
+}
+
 // probe loads rules for a moment.
 func (r *Runner) probe(ctx context.Context, features []feature) error {
 	address := "192.0.2.1:80"
