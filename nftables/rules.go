@@ -191,7 +191,7 @@ func (w writer) filter(refusing bool) []nft.Chain {
 	if refusing {
 		// Only the first packet of a connection is ever refused.
 		const fresh = "ct state new jump "
-		input.Rules = append(input.Rules, fresh+refuse, fresh+refuseNodePorts)
+		input.Rules = append(input.Rules, knownToIPVS, fresh+refuse, fresh+refuseNodePorts)
 		forward.Rules = append(forward.Rules, fresh+refuse, fresh+refuseClusterIPs)
 		// Later than here connection tracking would know the node's own connection as one that is not translated, and the
 		// same packet, sent again, would not be either.
@@ -199,6 +199,10 @@ func (w writer) filter(refusing bool) []nft.Chain {
 	}
 	return append(chains, input, forward, output)
 }
+
+// A flow of UDP that nobody answers is new for ever, but only its first packet is one that no rule has translated: if later ones arrive
+// here, IPVS takes them, to which an earlier start or another proxy has led them.
+const knownToIPVS = "meta l4proto udp ct status confirmed return"
 
 // A translated packet may have the address of a frontend: the node's own, for instance.
 const translated = "ct status dnat return"
