@@ -18,6 +18,12 @@ const (
 
 var objects = acct.Set{invalidObject, localhostObject}
 
+// Counts tells whether rules of a dataplane of this mode count packets, for InvalidDropped and LocalhostNodePorts.
+func Counts(d proxy.Dataplane) bool {
+	ours, ok := d.(*dataplane)
+	return ok && ours.cfg.counts
+}
+
 // InvalidDropped is how many packets were dropped because connection tracking cannot place them, since the object that counts them was
 // made. Where nothing counts them it is acct.ErrAbsent. It is safe for concurrent use.
 func InvalidDropped() (uint64, error) { return acct.Packets(invalidObject) }
@@ -31,20 +37,24 @@ type account struct {
 	able     [len(proxy.Families)]atomic.Bool
 }
 
-// counts looks at what an earlier start has made if Prepare was not called.
+// counts looks at what rules of an earlier start do if Prepare was not called.
 func (a *account) counts(f proxy.Family) bool {
 	if a.prepared.Load() {
 		return a.able[f].Load()
 	}
-	found, err := objects.There()
-	return err == nil && len(found) == len(objects)
+	for _, name := range objects {
+		if used, err := acct.Used(name); err == nil && used {
+			return true
+		}
+	}
+	return false
 }
 
 // Prepare implements proxy.Preparer: it makes the accounting objects. A node without them serves all the same.
-func (m mode) Prepare(ctx context.Context) error {
+func (m mode) Prepare(ctx context.Context, served []proxy.Family) error {
 	made := objects.Make()
 	used := false
-	for _, f := range proxy.Families {
+	for _, f := range served {
 		err := made
 		if err == nil {
 			err = m.canCount(ctx, f)
@@ -57,7 +67,7 @@ func (m mode) Prepare(ctx context.Context) error {
 	}
 	m.account.prepared.Store(true)
 	if !used {
-		_ = objects.Remove() // rules of an earlier start may use them, and go on to
+		_ = objects.Remove() // rules of an earlier start may use them still: a clean-up removes them
 	}
 	return nil
 }

@@ -53,6 +53,7 @@ func samples(f family) []sample {
 		{"affinity", Config{}, snapshot(plain, sticky)},
 		{"large-pool", Config{}, snapshot(plain, service{name: "large", clusterIP: "10.96.0.1", local: many("10.1.0.", 3), remote: many("10.1.1.", 37)})},
 		{"tree", Config{}, snapshot(plain, crowd...)},
+		{"counted", Config{DropInvalid: true, counts: true}, snapshot(careful, exposed("cluster"))},
 	}
 }
 

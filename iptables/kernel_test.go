@@ -29,6 +29,9 @@ func inKernels(t *testing.T, test func(t *testing.T, ipt *xtables.Runner, f fami
 					if err != nil {
 						t.Fatal(err)
 					}
+					if err := objects.Make(); err != nil {
+						t.Fatal(err)
+					}
 					test(t, ipt, family(f))
 				})
 			})

@@ -106,7 +106,7 @@ func (m mode) Cleanup(ctx context.Context) error {
 		errs = append(errs, m.cleanup(ctx, family, func(xtables.Backend) bool { return true }))
 	}
 	if errors.Join(errs...) == nil {
-		errs = append(errs, objects.Remove()) // rules of ours use them
+		errs = append(errs, objects.RemoveReleased(ctx)) // rules of ours used them
 	}
 	return errors.Join(errs...)
 }

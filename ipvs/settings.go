@@ -14,7 +14,7 @@ import (
 )
 
 // Prepare implements proxy.Preparer.
-func (m mode) Prepare(ctx context.Context) error {
+func (m mode) Prepare(ctx context.Context, _ []proxy.Family) error {
 	changes, failures := kernel.SetParams(m.cfg.Sysctls)
 	logChanges(ctx, changes)
 	if len(failures) > 0 {

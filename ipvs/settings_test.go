@@ -64,7 +64,7 @@ func TestParametersThatOthersSetBackAreSetAgain(t *testing.T) {
 	v := newVS(t)
 	m := NewMode(Config{Sysctls: v.tree, CompatInterface: CompatOff}).(mode)
 	servers, look := kernel.NewIPVS(proxy.IPv4), kernel.NewFake()
-	if err := m.Prepare(t.Context()); err != nil {
+	if err := m.Prepare(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	v.want("conntrack", "1")
@@ -109,11 +109,11 @@ func TestParameterThatCannotBeSetIsNamedOnce(t *testing.T) {
 	v := newVS(t)
 	m := NewMode(Config{Sysctls: v.tree, CompatInterface: CompatOff}).(mode)
 	v.readOnly = true
-	if err := m.Prepare(t.Context()); err == nil || !strings.Contains(err.Error(), "vs/conntrack from 0 to 1") || !strings.Contains(err.Error(), "vs/run_estimation from 1 to 0") {
+	if err := m.Prepare(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "vs/conntrack from 0 to 1") || !strings.Contains(err.Error(), "vs/run_estimation from 1 to 0") {
 		t.Errorf("a start says %v, want an error that names all parameters", err)
 	}
 	v.readOnly = false
-	if err := m.Prepare(t.Context()); err != nil {
+	if err := m.Prepare(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	w := m.watchSettings(proxy.IPv4)()

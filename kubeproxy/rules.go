@@ -65,7 +65,7 @@ var objects = acct.Set{"ct_state_invalid_dropped_pkts", "localhost_nps_accepted_
 func (Objects) Traces(context.Context) ([]string, error) { return objects.Traces() }
 
 // Remove goes on after an error.
-func (Objects) Remove(context.Context) error { return objects.Remove() }
+func (Objects) Remove(ctx context.Context) error { return objects.RemoveReleased(ctx) }
 
 // Tables are those of mode nftables.
 type Tables struct{}

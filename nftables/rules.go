@@ -200,8 +200,9 @@ func (w writer) filter(refusing bool) []nft.Chain {
 	return append(chains, input, forward, output)
 }
 
-// A flow of UDP that nobody answers is new for ever, but only its first packet is one that no rule has translated: if later ones arrive
-// here, IPVS takes them, to which an earlier start or another proxy has led them.
+// A flow of UDP that nobody answers is new for ever, but what is to be refused never gets beyond its first packet. Later ones that arrive
+// here are IPVS's, to which an earlier start or another proxy has led them. Else the flow is from a time without rules, and its end is
+// near: package conntrack looks for those.
 const knownToIPVS = "meta l4proto udp ct status confirmed return"
 
 // A translated packet may have the address of a frontend: the node's own, for instance.

@@ -87,10 +87,11 @@ type Mode interface {
 	Cleanup(ctx context.Context) error
 }
 
-// Preparer is a Mode that needs something of the kernel which is no rule, such as parameters, which take more rights than the rest.
+// Preparer is a Mode that needs something of the kernel that is no rule, such as parameters.
 type Preparer interface {
-	// Prepare sets what is not as it should be, before New. If all parameters are, it takes no rights that New's dataplanes do not.
-	Prepare(ctx context.Context) error
+	// Prepare sets what is not as it should be for the families that will be served, before New. To set parameters takes more rights
+	// than the rest; if they are all set it takes no more.
+	Prepare(ctx context.Context, served []Family) error
 }
 
 // Yielder is a Mode that would keep connections from another mode which serves beside it.

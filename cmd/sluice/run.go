@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -101,7 +102,7 @@ func prepareKernel(ctx context.Context, cfg *config.Config, chosen mode) (map[pr
 		served = append(served, f)
 	}
 	if p, ok := mode.(proxy.Preparer); ok {
-		if err := p.Prepare(ctx); err != nil {
+		if err := p.Prepare(ctx, served); err != nil {
 			return nil, fmt.Errorf("prepare the kernel for mode %s: %w", mode.Name(), err)
 		}
 	}
@@ -226,7 +227,7 @@ func (p *proxier) serve(ctx context.Context, group *errgroup.Group, o origin) er
 		Mode: p.mode.name, Changes: p.changes, Client: p.requests, Silence: source.silence, Build: build(), Features: features(p.cfg.Gates),
 	})
 	p.metrics.Clients(p.remembered())
-	if p.mode.name == iptables.Name {
+	if slices.ContainsFunc(slices.Collect(maps.Values(p.dataplanes)), iptables.Counts) {
 		p.metrics.Packets(iptables.InvalidDropped, iptables.LocalhostNodePorts)
 	}
 	p.questions = &questions{mode: p.mode.name, input: p.tracker.Input, relay: p.mode.name != iptables.Name}

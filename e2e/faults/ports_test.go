@@ -54,10 +54,12 @@ func (tr *traffic) bound(h *lab.Host, p lab.Probe, do func(lab.Probe) lab.Outcom
 	if !addr.IsValid() {
 		addr = proxy.FamilyOf(p.To.Addr()).Any()
 	}
-	for {
+	var o lab.Outcome
+	for range manyPorts {
 		p.From = netip.AddrPortFrom(addr, own.next())
-		if o := do(p); !errors.Is(o.Err, unix.EADDRINUSE) {
-			return o
+		if o = do(p); !errors.Is(o.Err, unix.EADDRINUSE) {
+			break
 		}
 	}
+	return o
 }

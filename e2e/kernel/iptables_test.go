@@ -31,7 +31,7 @@ func TestKernelIptables(t *testing.T) {
 type prepared struct{ proxy.Mode }
 
 func (p prepared) New(f proxy.Family) (proxy.Dataplane, error) {
-	if err := p.Mode.(proxy.Preparer).Prepare(context.Background()); err != nil {
+	if err := p.Mode.(proxy.Preparer).Prepare(context.Background(), []proxy.Family{f}); err != nil {
 		return nil, err
 	}
 	return p.Mode.New(f)

@@ -20,6 +20,7 @@ func TestKernelObjects(t *testing.T) {
 
 	n.do(func() error { return acct.Make(name) })
 	n.wantPackets(0)
+	n.wantUsed(false)
 	n.run("iptables", "-A", "OUTPUT", "-o", "lo", "-p", "udp", "-m", "nfacct", "--nfacct-name", name)
 	for range 3 {
 		o := n.host.Probe(lab.Probe{To: netip.MustParseAddrPort("127.0.0.1:9"), Protocol: proxy.UDP, Timeout: lab.Patient(5 * time.Second)})
@@ -30,13 +31,15 @@ func TestKernelObjects(t *testing.T) {
 	n.wantPackets(3)
 	n.do(func() error { return acct.Make(name) })
 	n.wantPackets(3) // it is the same object
+	n.wantUsed(true)
 
 	if err := n.host.Do(func() error { return acct.Remove(name) }); err == nil {
 		t.Error("an object that a rule uses was removed")
 	}
 	n.run("iptables", "-F", "OUTPUT")
-	n.do(func() error { return acct.Remove(name) })
+	n.do(func() error { return acct.RemoveReleased(t.Context(), name) })
 	n.wantAbsent()
+	n.wantUsed(false)
 }
 
 type node struct {
@@ -63,6 +66,16 @@ func (n node) wantPackets(want uint64) {
 	n.do(func() error {
 		if got, err := acct.Packets(name); got != want || err != nil {
 			n.Errorf("counted %d packets, want %d: %v", got, want, err)
+		}
+		return nil
+	})
+}
+
+func (n node) wantUsed(want bool) {
+	n.Helper()
+	n.do(func() error {
+		if got, err := acct.Used(name); got != want || err != nil {
+			n.Errorf("used: %v, want %v: %v", got, want, err)
 		}
 		return nil
 	})

@@ -37,7 +37,7 @@ var matches = map[string]extension{
 		require: []string{"--ctstate"},
 	},
 	"nfacct": {
-		options: map[string]option{"--nfacct-name": anything},
+		options: map[string]option{"--nfacct-name": objectName},
 		require: []string{"--nfacct-name"},
 	},
 	"statistic": {
@@ -135,6 +135,14 @@ func completeRecent(given map[string]string) error {
 		return errors.New("--reap requires --seconds")
 	case seconds && !rcheck && !update:
 		return errors.New("--seconds requires --rcheck or --update")
+	}
+	return nil
+}
+
+// objectName leaves room for the zero byte behind the name of an accounting object.
+func objectName(_ ruleContext, value string) error {
+	if value == "" || len(value) >= 32 {
+		return errors.New("names of accounting objects have 1 to 31 bytes")
 	}
 	return nil
 }
