@@ -75,7 +75,7 @@ type Mode interface {
 	// Supported says why this node cannot run the mode in that family, naming what is missing.
 	Supported(ctx context.Context, family Family) error
 
-	// New makes the dataplane of a family. It does not touch the kernel.
+	// New makes the dataplane of a family. It changes nothing in the kernel.
 	New(family Family) (Dataplane, error)
 
 	// Traces names what Cleanup would remove or set back, an object each. It changes nothing. After an error it

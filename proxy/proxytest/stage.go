@@ -168,8 +168,11 @@ func (s *stage) dump() {
 // start makes a process that knows the objects of the scenario so far.
 func (s *stage) start(node Node) {
 	tracker := track.New(track.Config{ExternalIPs: !s.scenario.NoExternalIPs, Logger: s.logger()})
-	dataplane, err := s.Mode.New(s.family)
-	s.must("make dataplane", err)
+	var dataplane proxy.Dataplane
+	s.onNode("make dataplane", func() (err error) {
+		dataplane, err = s.Mode.New(s.family)
+		return err
+	})
 	s.stop()
 	s.process = process{
 		tracker:   tracker,
