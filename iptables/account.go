@@ -12,8 +12,8 @@ import (
 
 // The accounting objects of the mode: what kube-proxy counts in those of its own.
 const (
-	invalidObject   = "sluice_invalid_dropped"
-	localhostObject = "sluice_localhost_nodeports"
+	invalidObject   = "sluice-invalid-dropped"
+	localhostObject = "sluice-localhost-nodeports"
 )
 
 var objects = acct.Set{invalidObject, localhostObject}

@@ -197,7 +197,7 @@ func TestKernelPacketsAreCounted(t *testing.T) {
 		err := l.Node.Do(func() error {
 			mode := iptables.NewMode(cfg)
 			before, err := mode.Traces(t.Context())
-			if err != nil || !slices.Contains(before, "accounting object sluice_invalid_dropped") {
+			if err != nil || !slices.Contains(before, "accounting object sluice-invalid-dropped") {
 				t.Errorf("the object is not to be removed: %q, %v", before, err)
 			}
 			if err := mode.Cleanup(t.Context()); err != nil {
