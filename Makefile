@@ -4,6 +4,7 @@
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 IMAGE    ?= sluice:$(VERSION)
+BUILDER  ?= docker
 LDFLAGS  := -s -w -X main.released=$(VERSION)
 MODE     ?= iptables
 FUZZTIME ?= 10s
@@ -71,8 +72,8 @@ cross: ## bin/release: the binary for amd64 and arm64, reproducible, each with i
 reproducible: ## the same source makes the same bytes, the second time in another folder and from nothing
 	$(GO) test -count=1 -timeout 20m -run SameSource ./e2e/release -from-nothing
 
-image: ## the container image, where Docker is; IMAGE=sluice:VERSION
-	docker build --build-arg VERSION=$(VERSION) --tag $(IMAGE) .
+image: ## the container image; IMAGE=sluice:VERSION BUILDER=docker, or podman or buildah
+	$(BUILDER) build --build-arg VERSION=$(VERSION) --tag $(IMAGE) .
 
 judges: ## bin/judges: the rules of Prometheus, Grafana and kustomize, for tests
 	$(GO) -C e2e/judges build -o ../../bin/judges .
