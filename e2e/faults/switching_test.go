@@ -146,13 +146,7 @@ func (s *story) cleanUp(from, to program) {
 func (s *story) drain(command []string, from program) {
 	s.Helper()
 	done := make(chan error, 1)
-	go func() {
-		out, err := s.Node.Run(command[0], command[1:]...)
-		if err != nil {
-			err = fmt.Errorf("%w: %s", err, out)
-		}
-		done <- err
-	}()
+	go func() { done <- s.try(command...) }()
 	if from.kubeProxy != nil {
 		s.awaitOwnSource()
 	} else {
@@ -238,7 +232,16 @@ func (s *story) awaitNothingOf(from, to program) {
 // runs runs a program on the node.
 func (s *story) runs(command ...string) {
 	s.Helper()
-	if out, err := s.Node.Run(command[0], command[1:]...); err != nil {
-		s.Fatal(fmt.Errorf("%w: %s", err, out))
+	if err := s.try(command...); err != nil {
+		s.Fatal(err)
 	}
+}
+
+// try runs a program on the node. Its error says what the program said.
+func (s *story) try(command ...string) error {
+	out, err := s.Node.Run(command[0], command[1:]...)
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
 }

@@ -119,20 +119,23 @@ func (s Set) Traces() ([]string, error) {
 
 // There tells whether there is an object of that name.
 func There(name string) (bool, error) {
-	_, err := Packets(name)
-	if errors.Is(err, ErrAbsent) {
-		return false, nil
-	}
-	return err == nil, err
+	n, err := users(name)
+	return n > 0, err
 }
 
 // Used tells whether rules count in an object. One that is not there is not used.
 func Used(name string) (bool, error) {
-	users, err := read(name, usersAttribute)
+	n, err := users(name)
+	return n > 1, err
+}
+
+// users are those that hold an object: the kernel's list of them, and each rule that counts in it. One that is not there has none.
+func users(name string) (uint64, error) {
+	n, err := read(name, usersAttribute)
 	if errors.Is(err, ErrAbsent) {
-		return false, nil
+		return 0, nil
 	}
-	return users > 1, err // the first is the list of objects
+	return n, err
 }
 
 // Remove removes an object, if it is there. One that rules use is refused.

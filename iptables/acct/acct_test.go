@@ -61,21 +61,16 @@ func (n node) run(program string, args ...string) {
 	}
 }
 
-func (n node) wantPackets(want uint64) {
-	n.Helper()
-	n.do(func() error {
-		if got, err := acct.Packets(name); got != want || err != nil {
-			n.Errorf("counted %d packets, want %d: %v", got, want, err)
-		}
-		return nil
-	})
-}
+func (n node) wantPackets(packets uint64) { n.Helper(); want(n, "packets", acct.Packets, packets) }
 
-func (n node) wantUsed(want bool) {
+func (n node) wantUsed(used bool) { n.Helper(); want(n, "used", acct.Used, used) }
+
+// want reads something of the object.
+func want[T comparable](n node, what string, read func(name string) (T, error), want T) {
 	n.Helper()
 	n.do(func() error {
-		if got, err := acct.Used(name); got != want || err != nil {
-			n.Errorf("used: %v, want %v: %v", got, want, err)
+		if got, err := read(name); got != want || err != nil {
+			n.Errorf("%s: %v, want %v: %v", what, got, want, err)
 		}
 		return nil
 	})
@@ -83,10 +78,8 @@ func (n node) wantUsed(want bool) {
 
 func (n node) wantAbsent() {
 	n.Helper()
+	want(n, "there", acct.There, false)
 	n.do(func() error {
-		if there, err := acct.There(name); there || err != nil {
-			n.Errorf("it is there: %v, %v", there, err)
-		}
 		if _, err := acct.Packets(name); !errors.Is(err, acct.ErrAbsent) {
 			n.Errorf("read what is not there: %v, want ErrAbsent", err)
 		}

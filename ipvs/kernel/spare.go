@@ -67,13 +67,7 @@ func replaceLocal(h *netlink.Handle, own netlink.Route, source net.IP, f proxy.F
 	if err := h.RouteReplace(&other); err != nil {
 		return err
 	}
-	return ignoreAbsent(h.RouteDel(&own))
-}
-
-func ignoreAbsent(err error) error {
-	if errors.Is(err, unix.ESRCH) {
-		return nil
-	}
+	_, err = remove(h, found{routes: []netlink.Route{own}})
 	return err
 }
 
@@ -155,10 +149,6 @@ func forgetSparedRoutes(h *netlink.Handle) error {
 	if err != nil {
 		return err
 	}
-	for _, r := range routes {
-		if err := ignoreAbsent(h.RouteDel(&r)); err != nil {
-			return fmt.Errorf("remove local route to %v: %w", r.Dst, err)
-		}
-	}
-	return nil
+	_, err = remove(h, found{routes: routes})
+	return err
 }
