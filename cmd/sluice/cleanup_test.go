@@ -195,6 +195,16 @@ func (h host) state() string {
 	return strings.Join(all, "\n")
 }
 
+// settled is the state once nobody changes it any more.
+func (h host) settled() string {
+	h.Helper()
+	was := h.state()
+	for now := h.state(); now != was; now = h.state() {
+		was = now
+	}
+	return was
+}
+
 // serving starts Sluice in a mode and stops it when it serves: its rules stay.
 func (h host) serving(args ...string) {
 	h.Helper()
@@ -353,7 +363,8 @@ func TestKernelCleanupRemovesWhatKubeProxyLeftAndNothingElse(t *testing.T) {
 				t.Fatal("Sluice has no rules")
 			}
 			k := h.kubeProxy(test.mode)
-			with := h.state()
+			k.Freeze() // it writes its rules anew now and then, in another order
+			with := h.settled()
 			for _, more := range [][]string{nil, {"--dry-run"}} {
 				if out, err := h.sluice(append([]string{"cleanup", "--kube-proxy"}, more...)...); err == nil || !strings.Contains(err.Error(), "kube-proxy runs on this node") {
 					t.Errorf("while it runs: got %q, %v", out, err)

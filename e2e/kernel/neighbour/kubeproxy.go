@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -127,6 +128,9 @@ func (k *KubeProxy) Stop() {
 		k.process = nil
 	}
 }
+
+// Freeze keeps kube-proxy from writing anything more until it ends. Programs that it has started go on.
+func (k *KubeProxy) Freeze() { k.process.Signal(syscall.SIGSTOP) }
 
 // Serve implements proxytest.Neighbour. A Service of our own, told of after all others, shows in the rules when kube-proxy has
 // come that far. Mode ipvs writes one object after the other, in no order: it has come to the end when it says so, in a metric.
